@@ -1,0 +1,189 @@
+"""Backend-facing hooks: a backend asks, the provider answers (RFC v1, ``emu_dev_ops``).
+
+All are called on the loop's thread, at any time between configure and close, seldom: a backend keeps
+what it was told until an event says that it changed. What can't be answered raises `DeviceError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..attributes import AttributeInfo, AttributeValue
+from ..events import EventChannel
+from ..memory import MemoryTable
+from ..queues import DeviceInfo, Doorbell, IrqInfo, QueueInfo
+from . import hookspec
+
+
+@hookspec(firstresult=True)
+def emudev_get_dev_info() -> DeviceInfo:
+    """What the device is.
+
+    Example:
+        from emudev_core.queues import DeviceInfo
+
+        class Dice:
+            @hookimpl
+            def emudev_get_dev_info(self):
+                return DeviceInfo(type="dice")
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_subscribe_event(channel: EventChannel) -> bool:
+    """Post events to a channel from now on; one that is subscribed already stays so once.
+
+    Returns:
+        True.
+
+    Example:
+        class Dice:
+            @hookimpl
+            def emudev_subscribe_event(self, channel):
+                self.channels.append(channel)
+                return True
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_unsubscribe_event(channel: EventChannel) -> bool:
+    """Post no more events to a channel; an unknown one is a `DeviceError`.
+
+    Returns:
+        True.
+
+    Example:
+        class Dice:
+            @hookimpl
+            def emudev_unsubscribe_event(self, channel):
+                self.channels.remove(channel)
+                return True
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_mem_table() -> MemoryTable:
+    """The present snapshot of guest memory.
+
+    Example:
+        from emudev_core.memory import EMPTY_TABLE
+
+        class Dice:
+            @hookimpl
+            def emudev_get_mem_table(self):
+                return EMPTY_TABLE
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_queue_info(queue: int) -> QueueInfo:
+    """A queue and its kernels, whether enabled or not; an unknown number is a `DeviceError`.
+
+    Example:
+        from emudev_core.errors import DeviceError
+
+        class Dice:
+            @hookimpl
+            def emudev_get_queue_info(self, queue):
+                raise DeviceError("a dice has no queues")
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_irq_info(vector: int) -> IrqInfo:
+    """An interrupt vector; an unknown number is a `DeviceError`.
+
+    Example:
+        from emudev_core.queues import IrqInfo
+
+        class Dice:
+            @hookimpl
+            def emudev_get_irq_info(self, vector):
+                return IrqInfo(vector, None, lambda: None)
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_db_info(doorbell: int) -> Doorbell:
+    """A doorbell; an unknown number is a `DeviceError`.
+
+    Example:
+        from emudev_core.errors import DeviceError
+
+        class Dice:
+            @hookimpl
+            def emudev_get_db_info(self, doorbell):
+                raise DeviceError("a dice has no doorbells")
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_attributes() -> Sequence[AttributeInfo]:
+    """What `emudev_get_attr` and `emudev_set_attr` know; `emudev_core.attributes` has common names.
+
+    Example:
+        class Dice:
+            @hookimpl
+            def emudev_get_attributes(self):
+                return []
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_attr(name: str) -> AttributeValue:
+    """The value of an attribute; an unknown name is a `DeviceError` with the nearest known one.
+
+    Example:
+        class Dice:
+            @hookimpl
+            def emudev_get_attr(self, name):
+                return self.sides
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_set_attr(name: str, value: AttributeValue) -> bool:
+    """Change an attribute; a read-only one, a wrong type or range is a `DeviceError`.
+
+    Returns:
+        True.
+
+    Example:
+        class Dice:
+            @hookimpl
+            def emudev_set_attr(self, name, value):
+                self.sides = value
+                return True
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_region_map(name: str, size: int) -> int:
+    """Map a named region of the device's own memory into the caller.
+
+    Args:
+        name: Such as ``doorbells``; known to the provider.
+        size: Bytes wanted from its start.
+
+    Returns:
+        Address in this process, good until the device is closed.
+
+    Example:
+        from emudev_core.errors import DeviceError
+
+        class Dice:
+            @hookimpl
+            def emudev_region_map(self, name, size):
+                raise DeviceError("a dice has no regions to map")
+    """
+    raise AssertionError("a specification is not called")

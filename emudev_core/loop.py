@@ -1,0 +1,235 @@
+"""The one loop of a process: descriptors, timers, tasks, calls from other threads.
+
+The host makes it and hands it to every builder; nobody else calls epoll, starts threads for I/O or
+starts asyncio. All methods are for the loop's own thread except `call_threadsafe` and `stop`.
+
+A turn: wait for descriptors; run their callbacks; run what is due; run the marked tasks. After a turn
+that had work the loop looks again for `spin` microseconds before it sleeps: waking a sleeping core costs
+a peer tens of microseconds, and a driver's next register access comes within a few.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["READ", "WRITE", "Loop", "Task", "Timer", "Watch"]
+
+log = logging.getLogger(__name__)
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+
+
+class Watch:
+    """A descriptor that the loop looks at; close it before the descriptor."""
+
+    __slots__ = ("_events", "_loop", "callback", "fd")
+
+    def __init__(self, loop: Loop, fd: int, callback: Callable[[int], None], events: int) -> None:
+        self._loop = loop
+        self._events = events
+        self.fd = fd
+        self.callback = callback
+
+    def set(self, events: int) -> None:
+        """Look for other events: `READ`, `WRITE`, both, or 0 for none (errors are still seen)."""
+        if events != self._events and self._loop._watches.get(self.fd) is self:
+            self._events = events
+            self._loop._epoll.modify(self.fd, events)
+
+    def close(self) -> None:
+        """Stop looking. A second call does nothing; the callback does not run any more."""
+        if self._loop._watches.get(self.fd) is self:
+            del self._loop._watches[self.fd]
+            try:
+                self._loop._epoll.unregister(self.fd)
+            except OSError:  # the descriptor was closed first: epoll has forgotten it already
+                log.debug("descriptor %d was closed before its watch", self.fd)
+
+
+class Timer:
+    """A call at a time."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Do not call. Cancelling one that has run does nothing."""
+        self.callback = None
+
+
+class Task:
+    """Work that is done once at the end of a turn in which it was marked, however often."""
+
+    __slots__ = ("_callback", "_loop", "_marked", "_run")
+
+    def __init__(self, loop: Loop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback: Callable[[], None] | None = callback
+        self._marked = False
+
+    def mark(self) -> None:
+        """Run at the end of this turn; from inside a task, in the next turn, without sleeping."""
+        if not self._marked and self._callback is not None:
+            self._marked = True
+            self._loop._marked.append(self)
+
+    def close(self) -> None:
+        """Never run again."""
+        self._callback = None
+
+    def _fire(self) -> None:
+        self._marked = False
+        if self._callback is not None:
+            self._callback()
+
+
+class Loop:
+    """See the module.
+
+    Args:
+        spin: How long to look on after work before sleeping, microseconds; 0 sleeps at once.
+    """
+
+    def __init__(self, *, spin: int = 50) -> None:
+        self.spin = spin
+        self._epoll = select.epoll()
+        self._watches: dict[int, Watch] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._marked: deque[Task] = deque()
+        self._soon: deque[Callable[[], None]] = deque()
+        self._foreign: deque[Callable[[], None]] = deque()
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._waker, READ)
+        self._stopping = False
+        self._closed = False
+
+    # -- what callers ask for
+
+    def watch(self, fd: int, callback: Callable[[int], None], events: int = READ) -> Watch:
+        """Call `callback(events)` whenever the descriptor is ready (level-triggered).
+
+        The caller keeps the descriptor and closes the watch before it.
+
+        Raises:
+            ValueError: The descriptor is already watched.
+        """
+        if fd in self._watches:
+            raise ValueError(f"descriptor {fd} is already watched")
+        watch = Watch(self, fd, callback, events)
+        self._epoll.register(fd, events)
+        self._watches[fd] = watch
+        return watch
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call once, `delay` seconds from now."""
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), timer))
+        return timer
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call once, in the next turn, in order."""
+        self._soon.append(callback)
+
+    def call_threadsafe(self, callback: Callable[[], None]) -> None:
+        """Call once on the loop's thread; from any thread or signal handler."""
+        self._foreign.append(callback)
+        if not self._closed:
+            os.eventfd_write(self._waker, 1)
+
+    def task(self, callback: Callable[[], None]) -> Task:
+        """A task that runs `callback` once in each turn in which it was marked."""
+        return Task(self, callback)
+
+    # -- running
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        self._stopping = False
+        spin = self.spin / 1e6
+        clock = time.monotonic
+        last = clock()
+        while not self._stopping:
+            if self.turn(0.0):
+                last = clock()
+            elif clock() - last >= spin:
+                self.turn(None)
+                last = clock()
+
+    def stop(self) -> None:
+        """End `run` after the present turn; from any thread or signal handler."""
+        self._stopping = True
+        if not self._closed:
+            os.eventfd_write(self._waker, 1)
+
+    def turn(self, timeout: float | None = 0.0) -> bool:
+        """One turn; sleep at most `timeout` seconds (None: until something happens) before it.
+
+        Returns:
+            Whether anything was done.
+        """
+        if self._marked or self._soon or self._foreign:
+            timeout = 0.0
+        elif self._timers:
+            left = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = left if timeout is None else min(timeout, left)
+        busy = False
+        try:
+            ready = self._epoll.poll(timeout)
+        except InterruptedError:
+            ready = []
+        for fd, events in ready:
+            busy = True
+            watch = self._watches.get(fd)
+            if watch is not None:
+                watch.callback(events)
+            elif fd == self._waker:
+                try:
+                    os.eventfd_read(fd)
+                except BlockingIOError:
+                    pass
+        if self._foreign:
+            busy = True
+            for _ in range(len(self._foreign)):
+                self._foreign.popleft()()
+        if self._soon:
+            busy = True
+            for _ in range(len(self._soon)):
+                self._soon.popleft()()
+        if self._timers and self._timers[0][0] <= time.monotonic():
+            busy = True
+            self._run_timers()
+        if self._marked:
+            busy = True
+            for _ in range(len(self._marked)):
+                self._marked.popleft()._fire()
+        return busy
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback()
+
+    def close(self) -> None:
+        """Give the loop's own descriptors back. What is still watched is forgotten, not closed."""
+        if not self._closed:
+            self._closed = True
+            self._watches.clear()
+            self._epoll.close()
+            os.close(self._waker)

@@ -1,0 +1,227 @@
+"""Guest memory: mappings, and the immutable table of them that a transport publishes.
+
+The transport owns the mappings. It publishes a `MemoryTable`, which provider and backends pass on and
+never change; a new one with the next generation number replaces it when a mapping comes or goes. An
+address taken from a table is good until the unmapping that follows has been answered
+(`emudev_dma_unmap`), no longer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap as _mmap
+import os
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Protocol
+
+import attrs
+
+from .errors import MemoryAccessError
+
+__all__ = ["DmaChannel", "Mapping", "MemoryRegion", "MemoryTable", "EMPTY_TABLE"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_longlong,
+)
+_libc.munmap.restype = ctypes.c_int
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+class Mapping:
+    """A range of a file, mapped shared into this process.
+
+    Made with mmap(2) itself: Python's `mmap` duplicates the descriptor and can't be closed while
+    anything views it. The caller keeps the descriptor and may close it at once.
+
+    Args:
+        fd: A descriptor that can be mapped.
+        offset: Start in the file, bytes; need not be page aligned.
+        size: Bytes, at least 1.
+        readable: Map for reading.
+        writable: Map for writing.
+
+    Attributes:
+        address: Where byte `offset` of the file lies in this process.
+        size: Bytes.
+
+    Raises:
+        OSError: The kernel refused, or (ENXIO) the range ends behind the end of the file, where an
+            access would be a SIGBUS.
+    """
+
+    def __init__(
+        self, fd: int, offset: int, size: int, *, readable: bool = True, writable: bool = True
+    ) -> None:
+        end = os.fstat(fd).st_size
+        if offset + size > end:
+            raise OSError(6, f"{offset:#x}+{size:#x} ends behind the file's end at {end:#x}")
+        delta = offset % _mmap.PAGESIZE
+        protection = (_mmap.PROT_READ if readable else 0) | (_mmap.PROT_WRITE if writable else 0)
+        base = _libc.mmap(None, size + delta, protection, _mmap.MAP_SHARED, fd, offset - delta)
+        if base == _MAP_FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._base: int | None = base
+        self._length = size + delta
+        self.address: int = base + delta
+        self.size = size
+
+    def close(self) -> None:
+        """Unmap; the address is invalid afterwards. A second call does nothing."""
+        base, self._base = self._base, None
+        if base is not None:
+            _libc.munmap(base, self._length)
+
+
+class DmaChannel(Protocol):
+    """How a transport reaches guest memory that it can't map: by messages to the client.
+
+    On the loop's thread. Inside a handler that the client waits for, `read` raises
+    `MemoryAccessError` and `write` is queued until the reply is out; see design, "A register access".
+    """
+
+    def read(self, address: int, size: int) -> bytes:
+        """Fetch `size` bytes at guest address `address`; further commands are served meanwhile."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store `data` at guest address `address`, in order with other writes."""
+
+
+@attrs.frozen
+class MemoryRegion:
+    """One range of guest addresses.
+
+    Attributes:
+        guest: First guest (IO virtual) address.
+        size: Bytes, at least 1; `guest + size` may be 2**64 and no more.
+        host: Address of the first byte in this process, or None where only messages reach it.
+        readable: The device may read it.
+        writable: The device may write it.
+        channel: Reaches the region by message; set where `host` is None.
+    """
+
+    guest: int
+    size: int
+    host: int | None
+    readable: bool = True
+    writable: bool = True
+    channel: DmaChannel | None = attrs.field(default=None, repr=False, eq=False)
+
+    @property
+    def end(self) -> int:
+        """The guest address behind the last byte."""
+        return self.guest + self.size
+
+
+class MemoryTable:
+    """An immutable snapshot of guest memory, sorted by guest address, without overlaps.
+
+    Args:
+        regions: In any order.
+        generation: Grows by one with each table that the same transport publishes.
+
+    Raises:
+        ValueError: Two regions overlap; the message names both.
+    """
+
+    __slots__ = ("_starts", "generation", "regions")
+
+    def __init__(self, regions: Iterable[MemoryRegion] = (), generation: int = 0) -> None:
+        self.regions = tuple(sorted(regions, key=lambda r: r.guest))
+        self.generation = generation
+        self._starts = [r.guest for r in self.regions]
+        for a, b in zip(self.regions, self.regions[1:], strict=False):
+            if a.end > b.guest:
+                raise ValueError(f"{a.guest:#x}+{a.size:#x} and {b.guest:#x}+{b.size:#x} overlap")
+
+    def find(self, address: int, size: int = 1) -> MemoryRegion | None:
+        """The region that holds all of `address`..`address + size`, or None."""
+        i = bisect_right(self._starts, address) - 1
+        if i < 0:
+            return None
+        region = self.regions[i]
+        return region if address + size <= region.end else None
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copy `size` bytes out of guest memory; may span adjacent regions.
+
+        Raises:
+            MemoryAccessError: Not mapped, not readable, or not reachable inside this handler.
+        """
+        parts = []
+        while size > 0:
+            region = self._region(address, size)
+            if not region.readable:
+                raise MemoryAccessError(address, size, "not readable by the device")
+            part = min(size, region.end - address)
+            if region.host is None:
+                assert region.channel is not None
+                parts.append(region.channel.read(address, part))
+            else:
+                parts.append(ctypes.string_at(region.host + address - region.guest, part))
+            address += part
+            size -= part
+        return b"".join(parts)
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Copy bytes into guest memory; may span adjacent regions.
+
+        Nothing is written unless all of the range is mapped and writable.
+
+        Raises:
+            MemoryAccessError: Not mapped or read-only.
+        """
+        raw = bytes(data)
+        plan = []
+        done = 0
+        while done < len(raw):
+            region = self._region(address + done, len(raw) - done)
+            if not region.writable:
+                raise MemoryAccessError(address, len(raw), "read-only for the device")
+            part = min(len(raw) - done, region.end - address - done)
+            plan.append((region, done, part))
+            done += part
+        for region, start, part in plan:
+            piece = raw[start : start + part]
+            if region.host is None:
+                assert region.channel is not None
+                region.channel.write(address + start, piece)
+            else:
+                ctypes.memmove(region.host + address + start - region.guest, piece, part)
+
+    def _region(self, address: int, size: int) -> MemoryRegion:
+        region = self.find(address)
+        if region is None:
+            raise MemoryAccessError(address, size, "not mapped")
+        if region.host is None and region.channel is None:
+            raise MemoryAccessError(address, size, "mapped without a descriptor or a channel")
+        return region
+
+    def read_u32(self, address: int) -> int:
+        """The little-endian 32-bit number at a guest address."""
+        return int.from_bytes(self.read(address, 4), "little")
+
+    def write_u32(self, address: int, value: int) -> None:
+        """Store a little-endian 32-bit number at a guest address."""
+        self.write(address, (value & 0xFFFF_FFFF).to_bytes(4, "little"))
+
+    def read_u64(self, address: int) -> int:
+        """The little-endian 64-bit number at a guest address."""
+        return int.from_bytes(self.read(address, 8), "little")
+
+    def write_u64(self, address: int, value: int) -> None:
+        """Store a little-endian 64-bit number at a guest address."""
+        self.write(address, (value & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little"))
+
+
+#: The table of a device that no client has given memory to.
+EMPTY_TABLE = MemoryTable()

@@ -1,0 +1,251 @@
+"""Queues, their kernels, doorbells and interrupts: what a provider shows a backend.
+
+A queue number says the direction too: queue ``2 * pair`` carries frames towards the guest (RX, the
+guest posts buffers), queue ``2 * pair + 1`` frames from the guest (TX).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+
+__all__ = [
+    "Direction",
+    "Offload",
+    "QueueKernel",
+    "QueueKernels",
+    "QueueInfo",
+    "IrqInfo",
+    "Doorbell",
+    "DoorbellFlag",
+    "DeviceInfo",
+    "rx_queue",
+    "tx_queue",
+]
+
+
+class Direction(enum.Enum):
+    """Which way a queue carries frames, seen from the guest."""
+
+    RX = "rx"
+    TX = "tx"
+
+
+def rx_queue(pair: int) -> int:
+    """The number of the queue towards the guest of a queue pair."""
+    return 2 * pair
+
+
+def tx_queue(pair: int) -> int:
+    """The number of the queue from the guest of a queue pair."""
+    return 2 * pair + 1
+
+
+class Offload(enum.IntFlag):
+    """What the receiving end of a burst takes as it is; the rest is done in software before.
+
+    The meanings follow ``struct virtio_net_hdr``.
+    """
+
+    NONE = 0
+    CSUM = 1  #: a checksum that is still to be completed
+    TSO4 = 2  #: TCP over IPv4, unsegmented
+    TSO6 = 4  #: TCP over IPv6, unsegmented
+    USO = 8  #: UDP, unsegmented
+    VLAN = 16  #: a VLAN tag beside the frame instead of in it
+
+
+class QueueKernel(Protocol):
+    """A function over plain memory, compiled or not.
+
+    Attributes:
+        address: Native address of an ``int64(int64, int64, int64)`` function, or 0 if not compiled.
+    """
+
+    @property
+    def address(self) -> int:
+        """Native address, or 0."""
+
+    def __call__(self, state: int, burst: int, rows: int, /) -> int:
+        """Run it from Python."""
+
+
+@attrs.frozen
+class QueueKernels:
+    """How frames leave and enter a queue; design section 5, "A packet".
+
+    All run on one thread at a time for one device. `burst` is the address of an ``int64[n, 8]`` table;
+    counts are rows, always of whole packets.
+
+    Attributes:
+        state: Address of the queue's int64 words, good until the device is closed.
+        peek: ``(state, burst, capacity) -> rows``: references to the packets that are ready, without
+            copying; what was peeked and not released is shown again. None for a queue that only takes.
+        push: ``(state, burst, rows) -> rows taken``: copies whole packets from the front of the burst;
+            fewer than given means there is no room now. None for a queue that only gives.
+        release: ``(state, burst, rows) -> 0``: completes packets that were peeked.
+        notify: ``(state, 0, 0) -> 0``: raises the interrupts that became due since the last call.
+        takes: What `push` takes as it is.
+        compiled: Whether the kernels have native addresses.
+    """
+
+    state: int
+    peek: QueueKernel | None
+    push: QueueKernel | None
+    release: QueueKernel | None
+    notify: QueueKernel | None
+    takes: Offload = Offload.NONE
+
+    @property
+    def compiled(self) -> bool:
+        """Whether each kernel that is there has a native address."""
+        kernels = (self.peek, self.push, self.release, self.notify)
+        return all(k.address != 0 for k in kernels if k is not None)
+
+
+@attrs.frozen
+class QueueInfo:
+    """A queue of a device (RFC v1, queue info).
+
+    Attributes:
+        queue: Number, see `rx_queue` and `tx_queue`.
+        direction: Which way it carries frames.
+        base: Guest address of its ring, 0 if not configured.
+        size: Ring length in descriptors, 0 if not configured.
+        doorbell: Id of its doorbell.
+        vector: Its interrupt vector, or None.
+        enabled: Whether the guest has enabled it.
+        kernels: How frames go in or out; None for a device whose queues carry no frames.
+        private: The provider's own; None or documented by it.
+    """
+
+    queue: int
+    direction: Direction
+    base: int
+    size: int
+    doorbell: int
+    vector: int | None
+    enabled: bool
+    kernels: QueueKernels | None = None
+    private: Any = None
+
+
+@attrs.frozen
+class IrqInfo:
+    """An interrupt vector of a device (RFC v1, interrupt info).
+
+    Attributes:
+        vector: Number.
+        fd: Eventfd that raises it in the guest; the transport owns it. None while the guest has none.
+        trigger: Raises the vector by the device's rules (masks, latching); loop thread only.
+        private: The provider's own.
+    """
+
+    vector: int
+    fd: int | None
+    trigger: Callable[[], None]
+    private: Any = None
+
+
+class DoorbellFlag(enum.IntFlag):
+    """How a doorbell tells (RFC v1, doorbell flags)."""
+
+    FD = 1  #: by a descriptor that becomes readable
+    MEMORY = 2  #: by the word in memory
+
+
+class Doorbell:
+    """A doorbell of a device (RFC v1, doorbell info): a word and whoever waits for it.
+
+    A guest's write is stored in the word first and rings then, on the loop's thread; the word always
+    has the latest value. A transport that knows the word (`RegionInfo.doorbells`) does both itself.
+
+    Args:
+        id: Number within the device.
+        address: Address of a 4-byte word, kept alive by the provider.
+
+    Attributes:
+        flags: `DoorbellFlag.MEMORY`, and `FD` once `fileno` was asked for.
+        size: Bytes of the word: 4.
+    """
+
+    __slots__ = ("_fd", "_subscribers", "_word", "address", "id", "private", "size")
+
+    def __init__(self, id: int, address: int, private: Any = None) -> None:
+        self.id = id
+        self.address = address
+        self.size = 4
+        self.private = private
+        self._word = ctypes.c_uint32.from_address(address)
+        self._subscribers: tuple[Callable[[], None], ...] = ()
+        self._fd: int | None = None
+
+    @property
+    def flags(self) -> DoorbellFlag:
+        """How it tells now."""
+        return DoorbellFlag.MEMORY | (DoorbellFlag.FD if self._fd is not None else 0)
+
+    @property
+    def value(self) -> int:
+        """The word: what was written last."""
+        return self._word.value
+
+    def write(self, value: int) -> None:
+        """Store a value and ring."""
+        self._word.value = value
+        for callback in self._subscribers:
+            callback()
+
+    def ring(self) -> None:
+        """Tell the subscribers; the word is already stored."""
+        for callback in self._subscribers:
+            callback()
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Call `callback` at each ring, on the loop's thread; it must be short (mark a task)."""
+        self._subscribers += (callback,)
+
+    def unsubscribe(self, callback: Callable[[], None]) -> None:
+        """Undo `subscribe`; unknown callbacks are ignored."""
+        self._subscribers = tuple(c for c in self._subscribers if c != callback)
+
+    def fileno(self) -> int:
+        """An eventfd that becomes readable at each ring; made at the first call, owned by this."""
+        if self._fd is None:
+            fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._fd = fd
+            self.subscribe(lambda: os.eventfd_write(fd, 1))
+        return self._fd
+
+    def close(self) -> None:
+        """Forget the subscribers and close the eventfd."""
+        self._subscribers = ()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+@attrs.frozen
+class DeviceInfo:
+    """What a device is (RFC v1, device info).
+
+    Attributes:
+        type: Short name of the kind, such as ``avf``.
+        max_queue_pairs: Largest number of queue pairs; 0 for a device without queues.
+        max_events: Largest number of kinds of events that it posts.
+        vectors: Number of interrupt vectors.
+        doorbells: Number of doorbells.
+        max_frame: Largest frame the device can take towards the guest, bytes, without FCS; 0 if none.
+    """
+
+    type: str
+    max_queue_pairs: int = 0
+    max_events: int = 0
+    vectors: int = 0
+    doorbells: int = 0
+    max_frame: int = 0
