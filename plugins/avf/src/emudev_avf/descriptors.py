@@ -1,0 +1,178 @@
+"""Descriptors of the AVF rings, declared, and the numbers of their fields.
+
+The kernels load and store whole 64-bit words and take them apart with the shifts and masks below; the
+declared structs are what tests, traces and the reference driver pack and unpack. All little endian.
+
+Source: avf.md sections 6.2 to 6.7 and 6.10.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emudev_core.wire import Wire, raw, u16, u32, u64, wire
+
+__all__ = ["RxPosted", "RxWriteback", "TxContext", "TxData", "tx_context_qword1", "tx_data_qword1"]
+
+TX_SIZE: Final = 16  #: bytes of a transmit descriptor
+RX_SIZE: Final = 32  #: bytes of a receive descriptor
+
+# Transmit, qword 1: the type in its lowest four bits.
+DTYPE_MASK: Final = 0xF
+DTYPE_DATA: Final = 0x0
+DTYPE_CONTEXT: Final = 0x1
+DTYPE_DONE: Final = 0xF  #: what the device stores when a descriptor is complete
+
+# Transmit data, qword 1.
+TX_EOP: Final = 1 << 4
+TX_RS: Final = 1 << 5
+TX_ICRC: Final = 1 << 6
+TX_IL2TAG1: Final = 1 << 7
+TX_DUMMY: Final = 1 << 8
+TX_IIPT_SHIFT: Final = 9
+IIPT_NONE: Final = 0
+IIPT_IPV6: Final = 1
+IIPT_IPV4: Final = 2
+IIPT_IPV4_CSUM: Final = 3
+TX_L4T_SHIFT: Final = 12
+L4T_NONE: Final = 0
+L4T_TCP: Final = 1
+L4T_SCTP: Final = 2
+L4T_UDP: Final = 3
+TX_MACLEN_SHIFT: Final = 16  #: unit 2 bytes
+TX_MACLEN_MASK: Final = 0x7F
+TX_IPLEN_SHIFT: Final = 23  #: unit 4 bytes
+TX_IPLEN_MASK: Final = 0x7F
+TX_L4LEN_SHIFT: Final = 30  #: unit 4 bytes
+TX_L4LEN_MASK: Final = 0xF
+TX_SIZE_SHIFT: Final = 34
+TX_SIZE_MASK: Final = 0x3FFF
+TX_L2TAG1_SHIFT: Final = 48
+
+# Transmit context: L2TAG2 in qword 0, the rest in qword 1.
+CTX_L2TAG2_SHIFT: Final = 32
+CTX_TSO: Final = 1 << 4
+CTX_TSYN: Final = 1 << 5
+CTX_IL2TAG2: Final = 1 << 6
+CTX_TSO_LEN_SHIFT: Final = 30
+CTX_TSO_LEN_MASK: Final = 0x3FFFF
+CTX_MSS_SHIFT: Final = 50
+CTX_MSS_MASK: Final = 0x3FFF
+
+# Receive write-back, qword 1.
+RX_DD: Final = 1 << 0
+RX_EOF: Final = 1 << 1
+RX_L2TAG1P: Final = 1 << 2
+RX_L3L4P: Final = 1 << 3
+RX_CRCP: Final = 1 << 4
+RX_UMBCAST_SHIFT: Final = 9
+RX_FLTSTAT_RSS: Final = 3 << 12
+RX_IPV6EXADD: Final = 1 << 15
+RX_ERR_RXE: Final = 1 << 19
+RX_ERR_IPE: Final = 1 << 22
+RX_ERR_L4E: Final = 1 << 23
+RX_PTYPE_SHIFT: Final = 30
+RX_PBUF_SHIFT: Final = 38
+RX_PBUF_MASK: Final = 0x3FFF
+# Receive write-back, qword 0 and qword 2.
+RX_L2TAG1_SHIFT: Final = 16
+RX_HASH_SHIFT: Final = 32
+RX_EXT_L2TAG2P: Final = 1 << 0
+RX_L2TAG2_2_SHIFT: Final = 48
+
+#: Most buffers that a received frame may span; both drivers give up on more (avf.md 6.9).
+RX_MAX_BUFFERS: Final = 5
+
+
+@wire(size=TX_SIZE)
+class TxData(Wire):
+    """A transmit data descriptor. Source: avf.md 6.2."""
+
+    address: int = u64("guest address of the buffer, any alignment")
+    qword1: int = u64("type, command, header lengths, size and L2TAG1; see `tx_data_qword1`")
+
+
+@wire(size=TX_SIZE)
+class TxContext(Wire):
+    """A transmit context descriptor, before the data of its packet. Source: avf.md 6.4."""
+
+    tunnel: int = u32("tunnelling parameters, 0 without")
+    l2tag2: int = u16("VLAN TCI that IL2TAG2 inserts", default=0)
+    reserved: int = u16("zero", default=0)
+    qword1: int = u64("type, command, TSO length and MSS; see `tx_context_qword1`", default=1)
+
+
+@wire(size=RX_SIZE)
+class RxPosted(Wire):
+    """A receive descriptor as the guest posts it. Source: avf.md 6.6."""
+
+    packet: int = u64("guest address of the packet buffer, any alignment")
+    header: int = u64("header buffer: zero, header split is not used", default=0)
+    rest: bytes = raw(16, "zero", default=bytes(16))
+
+
+@wire(size=RX_SIZE)
+class RxWriteback(Wire):
+    """A receive descriptor as the device writes it back, legacy format. Source: avf.md 6.7."""
+
+    mirror: int = u16("mirror and FCoE fields, zero")
+    l2tag1: int = u16("stripped VLAN TCI if L2TAG1P")
+    hash: int = u32("RSS hash if FLTSTAT is 3")
+    qword1: int = u64("status, errors, packet type and length; DD is bit 0")
+    ext_status: int = u16("bit 0: L2TAG2P")
+    reserved: int = u16("zero")
+    l2tag2_1: int = u16("zero")
+    l2tag2_2: int = u16("stripped VLAN TCI if L2TAG2P")
+    flex: int = u32("zero")
+    fd_id: int = u32("flow director id, zero")
+
+    @property
+    def length(self) -> int:
+        """Bytes in this buffer."""
+        return self.qword1 >> RX_PBUF_SHIFT & RX_PBUF_MASK
+
+    @property
+    def ptype(self) -> int:
+        """Packet type; avf.md 6.10."""
+        return self.qword1 >> RX_PTYPE_SHIFT & 0xFF
+
+
+def tx_data_qword1(
+    size: int,
+    command: int,
+    *,
+    mac: int = 0,
+    ip: int = 0,
+    l4: int = 0,
+    l2tag1: int = 0,
+) -> int:
+    """Qword 1 of a transmit data descriptor.
+
+    Args:
+        size: Bytes in the buffer, 1 to 16383.
+        command: The command number as drivers write it: EOP 1, RS 2, ICRC 4, IL2TAG1 8, IIPT from
+            0x20, L4T from 0x100.
+        mac: Bytes of the Ethernet header, even; 0 if no header length is given.
+        ip: Bytes of the IP header, a multiple of 4.
+        l4: Bytes of the transport header, a multiple of 4.
+        l2tag1: VLAN TCI.
+    """
+    offset = mac // 2 | ip // 4 << 7 | l4 // 4 << 14
+    return (
+        DTYPE_DATA
+        | command << 4
+        | offset << TX_MACLEN_SHIFT
+        | size << TX_SIZE_SHIFT
+        | l2tag1 << TX_L2TAG1_SHIFT
+    )
+
+
+def tx_context_qword1(command: int, *, tso_length: int = 0, mss: int = 0) -> int:
+    """Qword 1 of a transmit context descriptor.
+
+    Args:
+        command: As drivers write it: TSO 1, TSYN 2, IL2TAG2 4.
+        tso_length: Payload bytes of the whole frame, up to 262143.
+        mss: Payload bytes of a segment, up to 16383.
+    """
+    return DTYPE_CONTEXT | command << 4 | tso_length << CTX_TSO_LEN_SHIFT | mss << CTX_MSS_SHIFT
