@@ -1,7 +1,8 @@
 """The other end of a device: what a transport's `connect` returns.
 
-Reference drivers, tests and benchmarks drive a device through this Protocol, over a socket or inside
-one process, without importing a transport. The PCI kit builds its guest's view of a function on it.
+Reference drivers, tests and benchmarks drive a device through this Protocol, over a socket or
+inside one process, without importing a transport. The PCI kit builds its guest's view of a function
+on it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ __all__ = ["DeviceClient"]
 class DeviceClient(Protocol):
     """A client of one device. Not thread-safe: one thread uses it.
 
-    Calls raise `PeerError` with the errno that the device's end answered, `TransportError` if it has
-    gone.
+    Calls raise `PeerError` with the errno that the device's end answered, `TransportError` if it
+    has gone.
     """
 
     def regions(self) -> Sequence[RegionInfo]:

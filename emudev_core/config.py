@@ -1,8 +1,8 @@
 """Base classes of configuration records.
 
 A plugin declares what it can be told as a subclass; msgspec's ``Meta`` holds range, unit and
-description, ``msgspec.field(name=...)`` a dashed name. vdev strings and TOML both end here, and nothing
-is created or opened before all configurations are valid.
+description, ``msgspec.field(name=...)`` a dashed name. vdev strings and TOML both end here, and
+nothing is created or opened before all configurations are valid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ProviderConfig(Config, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of a provider's configuration; ``id`` and ``transport`` are the core's, not a provider's."""
+    """Base of a provider's configuration; ``id`` and ``transport`` are the core's."""
 
 
 class TransportConfig(Config, frozen=True, kw_only=True, forbid_unknown_fields=True):

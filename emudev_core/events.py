@@ -1,11 +1,12 @@
 """Events that a device posts, and the channels that carry them (RFC v1, event channel).
 
-A channel is a bounded ring and a descriptor. The device posts, the subscriber drains. A subscriber on
-the loop's own thread gives a `wake` function instead of watching the descriptor.
+A channel is a bounded ring and a descriptor. The device posts, the subscriber drains. A subscriber
+on the loop's own thread gives a `wake` function instead of watching the descriptor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from collections import deque
@@ -55,8 +56,8 @@ class EventChannel:
     """A bounded ring of events with a way to wake its reader.
 
     Args:
-        wake: Called when the ring becomes non-empty, on the poster's thread (the loop's); it must be
-            short, such as `Task.mark`. Without it, watch `fileno`.
+        wake: Called when the ring becomes non-empty, on the poster's thread (the loop's); it must
+            be short, such as `Task.mark`. Without it, watch `fileno`.
         capacity: Events held; when it is full further ones are counted and one `OVERFLOW` is shown.
     """
 
@@ -91,10 +92,8 @@ class EventChannel:
     def drain(self) -> Iterator[Event]:
         """Take the events that wait, oldest first; ones posted meanwhile are taken too."""
         if self._fd is not None:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._fd)
-            except BlockingIOError:
-                pass
         while self._ring:
             yield self._ring.popleft()
 

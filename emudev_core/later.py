@@ -1,8 +1,13 @@
 """Answers that take time.
 
-A handler never waits. A provider call for which work must be finished first (DMA unmap, reset, quiesce)
-may return a `Later`: the transport then reads no further command from that connection until it is done;
-other connections go on. After `LIMIT` seconds the device is put in error.
+A handler never waits. A provider call for which work must be finished first (DMA unmap, reset,
+quiesce) may return a `Later`: the transport then reads no further command from that connection
+until it is done; other connections go on. After `LIMIT` seconds the device is put in error.
+
+The device watches the clock (`Device.dma_unmap`, `Device.reset`, `Device.quiesce`): a `Later` that
+is not done in time is finished with an error and `Device.fail` is called. A transport therefore
+only parks the connection in `then`, and looks at `error`: after a failed unmapping it keeps the
+mapping until the device is closed, since somebody may still work on it.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 A device is allocated by name, configured once, started and stopped any number of times, closed, and
 released. `close` is allowed everywhere except after itself. `fail` is what the host enters when a
-provider raised or did not answer in time: the device serves nobody any more, and can only be closed.
+provider raised or did not answer in time: the device serves nobody any more, and can only be
+closed.
 
-`step` is pure: it answers the next state or raises, and a refused event leaves everything as it was. The
-actions behind the events are in `emudev_core.host`.
+`step` is pure: it answers the next state or raises, and a refused event leaves everything as it
+was. The actions behind the events are in `emudev_core.host`.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 The host makes it and hands it to every builder; nobody else calls epoll, starts threads for I/O or
 starts asyncio. All methods are for the loop's own thread except `call_threadsafe` and `stop`.
 
-A turn: wait for descriptors; run their callbacks; run what is due; run the marked tasks. After a turn
-that had work the loop looks again for `spin` microseconds before it sleeps: waking a sleeping core costs
-a peer tens of microseconds, and a driver's next register access comes within a few.
+A turn: wait for descriptors; run their callbacks; run what is due; run the marked tasks. After a
+turn that had work the loop looks again for `spin` microseconds before it sleeps: waking a sleeping
+core costs a peer tens of microseconds, and a driver's next register access comes within a few.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -105,6 +106,8 @@ class Loop:
         self.spin = spin
         self._epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
+        # Watched since the last wait: what epoll said then was about another file of that number.
+        self._fresh: set[int] = set()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._marked: deque[Task] = deque()
@@ -130,6 +133,7 @@ class Loop:
         watch = Watch(self, fd, callback, events)
         self._epoll.register(fd, events)
         self._watches[fd] = watch
+        self._fresh.add(fd)
         return watch
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
@@ -181,24 +185,21 @@ class Loop:
         """
         if self._marked or self._soon or self._foreign:
             timeout = 0.0
-        elif self._timers:
+        elif self._has_timer():
             left = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = left if timeout is None else min(timeout, left)
         busy = False
-        try:
-            ready = self._epoll.poll(timeout)
-        except InterruptedError:
-            ready = []
-        for fd, events in ready:
+        if self._fresh:
+            self._fresh.clear()
+        for fd, events in self._epoll.poll(timeout):
             busy = True
             watch = self._watches.get(fd)
             if watch is not None:
-                watch.callback(events)
+                if fd not in self._fresh:
+                    watch.callback(events)
             elif fd == self._waker:
-                try:
+                with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(fd)
-                except BlockingIOError:
-                    pass
         if self._foreign:
             busy = True
             for _ in range(len(self._foreign)):
@@ -216,9 +217,14 @@ class Loop:
                 self._marked.popleft()._fire()
         return busy
 
+    def _has_timer(self) -> bool:
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return bool(self._timers)
+
     def _run_timers(self) -> None:
         now = time.monotonic()
-        due = []
+        due: list[Timer] = []
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
         for timer in due:

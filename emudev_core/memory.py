@@ -1,8 +1,8 @@
 """Guest memory: mappings, and the immutable table of them that a transport publishes.
 
-The transport owns the mappings. It publishes a `MemoryTable`, which provider and backends pass on and
-never change; a new one with the next generation number replaces it when a mapping comes or goes. An
-address taken from a table is good until the unmapping that follows has been answered
+The transport owns the mappings. It publishes a `MemoryTable`, which provider and backends pass on
+and never change; a new one with the next generation number replaces it when a mapping comes or
+goes. An address taken from a table is good until the unmapping that follows has been answered
 (`emudev_dma_unmap`), no longer.
 """
 
@@ -86,7 +86,8 @@ class DmaChannel(Protocol):
     """How a transport reaches guest memory that it can't map: by messages to the client.
 
     On the loop's thread. Inside a handler that the client waits for, `read` raises
-    `MemoryAccessError` and `write` is queued until the reply is out; see design, "A register access".
+    `MemoryAccessError` and `write` is queued until the reply is out; see design, "A register
+    access".
     """
 
     def read(self, address: int, size: int) -> bytes:

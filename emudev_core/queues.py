@@ -79,15 +79,16 @@ class QueueKernel(Protocol):
 class QueueKernels:
     """How frames leave and enter a queue; design section 5, "A packet".
 
-    All run on one thread at a time for one device. `burst` is the address of an ``int64[n, 8]`` table;
-    counts are rows, always of whole packets.
+    All run on one thread at a time for one device. `burst` is the address of an ``int64[n, 8]``
+    table; counts are rows, always of whole packets.
 
     Attributes:
         state: Address of the queue's int64 words, good until the device is closed.
-        peek: ``(state, burst, capacity) -> rows``: references to the packets that are ready, without
-            copying; what was peeked and not released is shown again. None for a queue that only takes.
-        push: ``(state, burst, rows) -> rows taken``: copies whole packets from the front of the burst;
-            fewer than given means there is no room now. None for a queue that only gives.
+        peek: ``(state, burst, capacity) -> rows``: references to the packets that are ready,
+            without copying; what was peeked and not released is shown again. None for a queue that
+            only takes.
+        push: ``(state, burst, rows) -> rows taken``: copies whole packets from the front of the
+            burst; fewer than given means there is no room now. None for a queue that only gives.
         release: ``(state, burst, rows) -> 0``: completes packets that were peeked.
         notify: ``(state, 0, 0) -> 0``: raises the interrupts that became due since the last call.
         takes: What `push` takes as it is.
@@ -141,7 +142,8 @@ class IrqInfo:
 
     Attributes:
         vector: Number.
-        fd: Eventfd that raises it in the guest; the transport owns it. None while the guest has none.
+        fd: Eventfd that raises it in the guest; the transport owns it. None while the guest has
+            none.
         trigger: Raises the vector by the device's rules (masks, latching); loop thread only.
         private: The provider's own.
     """
@@ -162,8 +164,9 @@ class DoorbellFlag(enum.IntFlag):
 class Doorbell:
     """A doorbell of a device (RFC v1, doorbell info): a word and whoever waits for it.
 
-    A guest's write is stored in the word first and rings then, on the loop's thread; the word always
-    has the latest value. A transport that knows the word (`RegionInfo.doorbells`) does both itself.
+    A guest's write is stored in the word first and rings then, on the loop's thread; the word
+    always has the latest value. A transport that knows the word (`RegionInfo.doorbells`) does both
+    itself.
 
     Args:
         id: Number within the device.
@@ -240,7 +243,8 @@ class DeviceInfo:
         max_events: Largest number of kinds of events that it posts.
         vectors: Number of interrupt vectors.
         doorbells: Number of doorbells.
-        max_frame: Largest frame the device can take towards the guest, bytes, without FCS; 0 if none.
+        max_frame: Largest frame the device can take towards the guest, bytes, without FCS; 0 if
+            none.
     """
 
     type: str

@@ -1,7 +1,7 @@
 """What a transport shows of a device: its regions and its groups of interrupts.
 
-The core knows no PCI: the numbers of regions and groups are an agreement between providers and clients.
-For PCI functions they are those of VFIO (the PCI kit names them).
+The core knows no PCI: the numbers of regions and groups are an agreement between providers and
+clients. For PCI functions they are those of VFIO (the PCI kit names them).
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class RegionInfo:
         size: Bytes; 0 for one that is not there.
         flags: What a client may do.
         doorbells: Rows of doorbells in it.
-        fd: Descriptor of the memory behind `areas`, owned by the provider; None if nothing is mappable.
+        fd: Descriptor of the memory behind `areas`, owned by the provider; None if nothing is
+            mappable.
         fd_offset: Where the region starts in it.
         areas: Mappable parts.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from .config import (
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from .client import DeviceClient
     from .device import Device
     from .loop import Loop
@@ -113,10 +114,13 @@ class Spec:
     Attributes:
         name: What a user types; lower case letters, digits and underscores.
         summary: One line for `emudev plugins`.
+        origin: Distribution and version that offer it, such as ``emudev-avf 0.1.0``; filled in by
+            the core.
     """
 
     name: str
     summary: str
+    origin: str = attrs.field(default="", kw_only=True, eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -167,8 +171,8 @@ class BackendSpec(Spec):
     Attributes:
         config: Class of its configuration.
         build: Makes the backend: an object with the hooks of `hooks.backend`. Opens nothing.
-        devices: Keys of its vdev string that name devices: ``("emu",)`` for most, ``("a", "b")`` for a
-            wire, ``()`` for one of its own.
+        devices: Keys of its vdev string that name devices: ``("emu",)`` for most, ``("a", "b")``
+            for a wire, ``()`` for one of its own.
     """
 
     config: type[BackendConfig]
@@ -181,8 +185,8 @@ class CommandSpec(Spec):
     """A subcommand of ``emudev``.
 
     Attributes:
-        run: Does it and returns the exit status: 0, 1 failed, 2 usage. `EmudevError` is turned into one
-            line on stderr.
+        run: Does it and returns the exit status: 0, 1 failed, 2 usage. `EmudevError` is turned into
+            one line on stderr.
         arguments: Adds its arguments to its parser.
     """
 

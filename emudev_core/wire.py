@@ -13,16 +13,16 @@
     Header.unpack(data).msg_size
     Header(msg_id=1, command=2, msg_size=16, flags=0).pack()
 
-Instances are frozen and slotted. Little endian without padding unless ``order=">"``; holes are declared
-with `pad`. Bytes behind the struct are not looked at: a message with a variable tail unpacks its head
-with `unpack` and then walks the tail with `unpack_many`, which compares the count with what is there
-before it reads anything.
+Instances are frozen and slotted. Little endian without padding unless ``order=">"``; holes are
+declared with `pad`. Bytes behind the struct are not looked at: a message with a variable tail
+unpacks its head with `unpack` and then walks the tail with `unpack_many`, which compares the count
+with what is there before it reads anything.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar, Literal, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transform
 
 import attrs
 
@@ -209,7 +209,7 @@ def wire(*, size: int, order: str = "<") -> Any:
         made = attrs.frozen(slots=True)(cls)
         fields: list[WireField] = []
         offset = 0
-        for attribute in attrs.fields(made):
+        for attribute in attrs.fields(cast(Any, made)):
             spec: _Spec = attribute.metadata[_META]
             length = struct.calcsize("<" + spec.format)
             fields.append(

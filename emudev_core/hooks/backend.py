@@ -1,7 +1,7 @@
 """Backend hooks: the host tells a backend about its devices.
 
-On the loop's thread. A backend object comes from `BackendSpec.build` and is registered in the relay of
-each of its devices.
+On the loop's thread. A backend object comes from `BackendSpec.build` and is registered in the relay
+of each of its devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Backend-facing hooks: a backend asks, the provider answers (RFC v1, ``emu_dev_ops``).
 
-All are called on the loop's thread, at any time between configure and close, seldom: a backend keeps
-what it was told until an event says that it changed. What can't be answered raises `DeviceError`.
+All are called on the loop's thread, at any time between configure and close, seldom: a backend
+keeps what it was told until an event says that it changed. What can't be answered raises
+`DeviceError`.
 """
 
 from __future__ import annotations
@@ -185,5 +186,20 @@ def emudev_region_map(name: str, size: int) -> int:
             @hookimpl
             def emudev_region_map(self, name, size):
                 raise DeviceError("a dice has no regions to map")
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec(firstresult=True)
+def emudev_get_suggestions() -> Sequence[str]:
+    """Rows for what the guest accessed and nobody declared, ready to be pasted into a register map.
+
+    Called once at the end of ``emudev run --suggest``. Without an implementation there are none.
+
+    Example:
+        class Dice:
+            @hookimpl
+            def emudev_get_suggestions(self):
+                return ['Reg("REG_40", 0x40),  # read 3 times']
     """
     raise AssertionError("a specification is not called")

@@ -59,9 +59,9 @@ def emudev_stop() -> None:
 
 @hookspec
 def emudev_close() -> None:
-    """Give everything back: descriptors, mappings, threads. Nothing touches guest memory afterwards.
+    """Give everything back: descriptors, mappings, threads.
 
-    Called once. An exception is reported and does not keep the others from closing.
+    Called once a device, also after a failed start; nothing touches guest memory afterwards. An exception is reported and does not keep the others from closing.
 
     Example:
         class Dice:
@@ -93,8 +93,8 @@ def emudev_save() -> dict[str, Any]:
 def emudev_restore(state: dict[str, Any]) -> bool:
     """Take back what `emudev_save` gave.
 
-    Called by the host on a configured device before it starts. The provider answers. Bad values raise
-    `DecodeError` and leave the device as it was.
+    Called by the host on a configured device before it starts. The provider answers. Bad values
+    raise `DecodeError` and leave the device as it was.
 
     Returns:
         True.

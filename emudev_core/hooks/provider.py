@@ -1,8 +1,8 @@
 """Provider-facing hooks: a transport tells, the provider answers.
 
-All are called on the loop's thread, and the handler never waits: the client sits in the access until
-the reply is out. Guest mistakes never raise; an exception is a fault of the provider: the transport
-answers EIO, and the device goes in error with the plugin's name.
+All are called on the loop's thread, and the handler never waits: the client sits in the access
+until the reply is out. Guest mistakes never raise; an exception is a fault of the provider: the
+transport answers EIO, and the device goes in error with the plugin's name.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def emudev_region_read(region: int, offset: int, size: int) -> int:
 def emudev_region_write(region: int, offset: int, size: int, value: int) -> bool:
     """Write a register of 1, 2, 4 or 8 bytes. Called as `emudev_region_read`.
 
-    Writes to declared doorbells (`RegionInfo.doorbells`) come here only while an observer watches this
-    hook; else the transport stores and rings them itself.
+    Writes to declared doorbells (`RegionInfo.doorbells`) come here only while an observer watches
+    this hook; else the transport stores and rings them itself.
 
     Returns:
         True.
@@ -134,8 +134,8 @@ def emudev_dma_map(table: MemoryTable, region: MemoryRegion) -> None:
 def emudev_dma_unmap(table: MemoryTable, region: MemoryRegion) -> Later | bool:
     """Guest memory is being taken away.
 
-    Called with the snapshot without `region`, before the mapping is removed and the client answered;
-    nothing may use the region's addresses once the answer is given.
+    Called with the snapshot without `region`, before the mapping is removed and the client
+    answered; nothing may use the region's addresses once the answer is given.
 
     Returns:
         True, or a `Later` if somebody still works on the region.
@@ -154,8 +154,9 @@ def emudev_dma_unmap(table: MemoryTable, region: MemoryRegion) -> Later | bool:
 def emudev_irq_bound(group: int, vector: int, fd: int | None) -> None:
     """A vector got an eventfd to signal, or lost it (None).
 
-    Called at each change. The transport owns the descriptor and closes the former one after this call.
-    A signal that found no descriptor stays pending and goes out now, if the device's rules allow.
+    Called at each change. The transport owns the descriptor and closes the former one after this
+    call. A signal that found no descriptor stays pending and goes out now, if the device's rules
+    allow.
 
     Example:
         class Dice:
@@ -193,8 +194,8 @@ def emudev_irq_trigger(group: int, vector: int) -> None:
 def emudev_reset(kind: ResetKind) -> Later | bool:
     """Reset the device. Memory and bound vectors stay (with `CLIENT_GONE` they have gone already).
 
-    Called at a client's reset and after a client has gone. Nothing is written to guest memory once it
-    is answered, until the guest sets the device up again.
+    Called at a client's reset and after a client has gone. Nothing is written to guest memory once
+    it is answered, until the guest sets the device up again.
 
     Returns:
         True, or a `Later`.
@@ -244,7 +245,9 @@ def emudev_client_attached(client: str) -> None:
 
 @hookspec
 def emudev_client_detached() -> None:
-    """The client has gone (RFC v1, ``destroy_device``); its memory and vectors have been taken back.
+    """The client has gone (RFC v1, ``destroy_device``).
+
+    Its memory and vectors have been taken back.
 
     Example:
         class Dice:

@@ -1,8 +1,8 @@
 """What an installed distribution offers: records, not live objects.
 
-Called once per process, after all entry points were loaded, on the main thread, one plugin after the
-other; a plugin that raises is reported with its distribution and version and the others go on. Nothing
-heavy may be imported to answer: builders import what they need when they run.
+Called once per process, after all entry points were loaded, on the main thread, one plugin after
+the other; a plugin that raises is reported with its distribution and version and the others go on.
+Nothing heavy may be imported to answer: builders import what they need when they run.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from . import hookspec
 def emudev_listen() -> str:
     """Make the device reachable.
 
-    Called at each start of the device, after the provider's `emudev_start`. A socket in use, a path that
-    can't be made: `TransportError` or `ConfigError`, and nothing is left behind.
+    Called at each start of the device, after the provider's `emudev_start`. A socket in use, a path
+    that can't be made: `TransportError` or `ConfigError`, and nothing is left behind.
 
     Returns:
         Where it is reachable, for people and programs, such as ``vfio_user:/run/avf0.sock``.
