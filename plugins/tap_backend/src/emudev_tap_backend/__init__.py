@@ -1,0 +1,1 @@
+"""Joins an emulated NIC to a TAP interface of the Linux kernel."""

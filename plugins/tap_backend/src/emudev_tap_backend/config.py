@@ -1,0 +1,82 @@
+"""What a user may say about a TAP backend."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from emudev_core import BackendConfig
+
+__all__ = ["MAX_NAME", "TapConfig"]
+
+#: Longest name of an interface, characters. Source: linux/if.h, IFNAMSIZ.
+MAX_NAME = 15
+
+Choice = Literal["auto", "yes", "no"]
+Switch = Literal["auto", "on", "off"]
+
+
+class TapConfig(BackendConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configuration of ``tap_backend``; the device is named by ``emu=`` or ``avf_emu_id=``."""
+
+    iface: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_NAME,
+            description="name of the TAP interface, 1 to 15 characters",
+        ),
+    ]
+    create: Annotated[
+        Choice,
+        Meta(
+            description="auto: use the interface if it is there, else create it; yes: create it, it"
+            " must not exist; no: it must exist"
+        ),
+    ] = "auto"
+    mtu: Annotated[
+        Annotated[int, Meta(ge=68, le=65521)] | None,
+        Meta(
+            description="MTU given to the interface, bytes, 68 to 65521; unset: the interface's own"
+        ),
+    ] = None
+    queues: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | None,
+        Meta(
+            description="queues of the interface to attach, 1 to 256; unset: as many as the device"
+            " has queue pairs if the interface is (or is created) multi-queue, else 1"
+        ),
+    ] = None
+    up: Annotated[
+        bool, Meta(description="bring an interface up that was created; one that exists is left")
+    ] = True
+    vnet_hdr: Annotated[
+        Switch,
+        Meta(
+            description="checksum and segmentation requests pass the interface as they are"
+            " (IFF_VNET_HDR); auto: if the interface has it; on: or fail; off: never"
+        ),
+    ] = "auto"
+    sndbuf: Annotated[
+        Annotated[int, Meta(ge=2048, le=2**31 - 1)] | None,
+        Meta(
+            description="bytes that may wait behind the interface before the guest has to, 2048 to"
+            " 2147483647; unset: no limit"
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the kernel would refuse as a name, or expand.
+
+        Raises:
+            ValueError: With the character that can't be.
+        """
+        for character in self.iface:
+            if character in "/:%" or not "!" <= character <= "~":
+                raise ValueError(
+                    f"iface: {self.iface!r} can't be the name of an interface: {character!r} is not"
+                    " allowed in it"
+                )
+        if self.iface in (".", ".."):
+            raise ValueError(f"iface: {self.iface!r} can't be the name of an interface")
