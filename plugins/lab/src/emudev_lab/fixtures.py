@@ -1,0 +1,226 @@
+"""What the pytest fixtures hand out: the host's side, and a guest that boots when first used."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from . import script
+from .errors import CommandError, LabError
+from .guest import Guest
+from .host import HostSide, Server
+from .kernel_log import KernelLog
+from .lab import Lab
+from .process import Completed
+from .qemu import Machine, Nic
+from .run import verdict
+
+__all__ = ["Emudev", "LazyGuest", "Options"]
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """The arguments of the marker ``guest``.
+
+    Attributes:
+        kernel: ``stable``, ``backports`` or a version.
+        nic: A NIC of QEMU's own, such as ``e1000e``; default: what the servers serve.
+        smp: Processors.
+        mem: Memory, MiB.
+        accel: ``tcg`` or ``kvm``.
+        programs: Further programs for the guest; see `initramfs.image`.
+        modules: Further kernel modules to have at hand.
+        drivers: Whether the drivers of its NICs are loaded at boot.
+        tolerate: Whether trouble in the kernel's log is left to the test.
+    """
+
+    kernel: str = "stable"
+    nic: str | None = None
+    smp: int = 1
+    mem: int = 512
+    accel: str = "tcg"
+    programs: Sequence[str] = ()
+    modules: Sequence[str] = ()
+    drivers: bool = True
+    tolerate: bool = False
+
+
+class Emudev:
+    """The host's side of a test: servers, a namespace with TAPs, and the guest.
+
+    Args:
+        options: What the guest is.
+        logs: Folder for the logs if the test fails; default: they stay where they are.
+
+    Attributes:
+        guest: The guest.
+        side: The `HostSide` below, for what has no short form here.
+    """
+
+    def __init__(self, options: Options, logs: Path | None = None) -> None:
+        self.options = options
+        self.side = HostSide(Lab())
+        self._logs = logs
+        self.guest = LazyGuest(self.side, options)
+
+    def __call__(self, *vdevs: str, options: Sequence[str] = ()) -> Server:
+        """Start ``emudev run`` with these vdevs and wait until it is ready.
+
+        Args:
+            *vdevs: Vdev strings; ``{sock}``, ``{tap}`` and ``{dir}`` are filled in, and a device
+                without a socket gets one.
+            options: Further options of ``emudev run``.
+        """
+        return self.side.serve_vdevs(vdevs, options)
+
+    @property
+    def logs(self) -> Path:
+        """Folder that has the logs if the test fails."""
+        return self._logs or self.side.folder
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the test, with its sockets and logs."""
+        return self.side.folder
+
+    def host(self, command: str, *, timeout: float = 60.0) -> str:
+        """Run a shell command in the namespace; what it printed, without the last line end.
+
+        Raises:
+            CommandError: Its exit status is not 0.
+        """
+        return self.side.run(command, timeout=timeout, check=True).output.removesuffix("\n")
+
+    def close(self) -> list[str]:
+        """End the guest, then the servers.
+
+        Returns:
+            What was wrong with them.
+        """
+        faults = self.guest.finish()
+        return faults + self.side.close()
+
+    def clean(self, *, keep: bool) -> None:
+        """Remove the folder, unless its logs are to be kept."""
+        if not keep or self._logs is not None:
+            self.side.clean(self._logs if keep else None)
+
+
+class LazyGuest:
+    """A guest that boots when it is first used, on the servers that run then.
+
+    Args:
+        side: The host's side.
+        options: What it is.
+    """
+
+    def __init__(self, side: HostSide, options: Options) -> None:
+        self._side = side
+        self._options = options
+        self._guest: Guest | None = None
+        self._faults: list[str] = []
+
+    def boot(self) -> Guest:
+        """Boot it, unless it runs already."""
+        if self._guest is None:
+            options = self._options
+            nics = tuple(
+                Nic("vfio-user", path) for server in self._side.servers for path in server.sockets
+            )
+            if options.nic is not None:
+                nics = (Nic.parse(options.nic),)
+            self._side.add_taps(1)
+            self._guest = Guest(
+                self._side,
+                self._side.lab.kernel(options.kernel),
+                Machine(nics, smp=options.smp, mem=options.mem, accel=options.accel),
+                programs=options.programs,
+                modules=options.modules,
+            )
+            if options.drivers:
+                self._guest.load_drivers()
+        return self._guest
+
+    @property
+    def log(self) -> KernelLog:
+        """The messages of its kernel until now."""
+        return self.boot().log
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Values of the lines ``KEY=VALUE`` that commands printed."""
+        return self.boot().results
+
+    def sh(self, command: str, *, timeout: float = 60.0) -> str:
+        """Run a shell command that has to succeed; what it printed. See `Guest.sh`."""
+        return self.boot().sh(command, timeout=timeout)
+
+    def run(self, command: str, *, timeout: float = 60.0) -> Completed:
+        """Run a shell command; its status and what it printed. See `Guest.run`."""
+        return self.boot().run(command, timeout=timeout)
+
+    def wait_for(self, command: str, text: str, *, timeout: float = 20.0) -> str:
+        """Run a shell command until it prints `text`. See `Guest.wait_for`."""
+        return self.boot().wait_for(command, text, timeout=timeout)
+
+    def script(self, name: str, **variables: object) -> dict[str, str]:
+        """Run a guest script with these variables.
+
+        Args:
+            name: A file, or the name of a script of the lab, such as ``smoke``.
+            **variables: What the script's head lists.
+
+        Returns:
+            Its results, the values of its lines ``KEY=VALUE``.
+
+        Raises:
+            CommandError: It failed.
+            LabError: If it is strict, and the driver logged what a healthy one does not.
+        """
+        wanted = script.find(name)
+        guest = self.boot()
+        for helper in wanted.helpers:
+            self._side.helper(helper)
+        guest.load(wanted.load)
+        sets = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in variables.items())
+        guest.results.clear()
+        done = guest.run(sets + wanted.text, timeout=wanted.timeout)
+        if done.status:
+            raise CommandError(wanted.name, done.status, done.output)
+        if wanted.strict and (faults := verdict(guest.log, guest.machine.nics, strict=True)):
+            raise LabError("\n".join(faults))
+        return dict(guest.results)
+
+    def reboot(self) -> Guest:
+        """End it in order and boot a new one, on the same servers."""
+        self._faults += self._end()
+        return self.boot()
+
+    def finish(self) -> list[str]:
+        """End it if it runs.
+
+        Returns:
+            What was wrong with it and with those before it.
+        """
+        faults, self._faults = self._faults + self._end(), []
+        return faults
+
+    def power_off(self) -> None:
+        """End it in order; the next use boots a new one."""
+        self._faults += self._end()
+
+    def _end(self) -> list[str]:
+        guest, self._guest = self._guest, None
+        if guest is None:
+            return []
+        if guest.process.poll() is not None:
+            guest.kill()
+            return []  # whoever used it last was told
+        try:
+            log = guest.close()
+        except LabError as error:
+            return [str(error)]
+        return [] if self._options.tolerate else verdict(log, guest.machine.nics, strict=False)

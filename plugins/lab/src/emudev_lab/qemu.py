@@ -1,0 +1,138 @@
+"""QEMU's command line for a guest: the machine and its NICs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from .errors import LabError
+from .lab import Kernel, Lab
+from .vdevs import tap
+
+__all__ = ["KINDS", "Machine", "Nic", "arguments", "drivers"]
+
+#: Kinds of NIC, and the guest's driver for each.
+KINDS: Final = {
+    "vfio-user": "iavf",
+    "e1000e": "e1000e",
+    "igb": "igb",
+    "virtio": "virtio_net",
+    "none": "",
+}
+
+_FIRST_SLOT: Final = 4  # on the root bus; NIC N is device 4 + N, function 0
+
+# What the guest's kernel is told: no delays, nothing random in addresses and names, no mitigations
+# (they cost much under emulation). A panic ends QEMU.
+_KERNEL: Final = (
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic nokaslr mitigations=off net.ifnames=0 "
+    "random.trust_cpu=1 tsc=reliable no_timer_check"
+)
+
+
+@attrs.frozen
+class Nic:
+    """A NIC of the guest.
+
+    Attributes:
+        kind: One of `KINDS`: a device on a vfio-user socket, or a NIC of QEMU's own.
+        socket: The socket, for ``vfio-user``.
+    """
+
+    kind: str
+    socket: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Nic:
+        """A NIC from ``KIND`` or ``vfio-user:SOCKET``."""
+        kind, _, path = text.partition(":")
+        if kind not in KINDS or (path and kind != "vfio-user"):
+            raise LabError(f"no NIC {text}: expected one of {', '.join(KINDS)} or vfio-user:SOCKET")
+        return cls(kind, Path(path).absolute() if path else None)
+
+
+@attrs.frozen
+class Machine:
+    """What a guest has.
+
+    Attributes:
+        nics: Its NICs; the backend of NIC N of QEMU's own is TAP N.
+        smp: Processors.
+        mem: Memory, MiB.
+        accel: ``tcg`` or ``kvm``.
+        properties: Further properties of each vfio-user device, as JSON values.
+        options: Further options of QEMU.
+    """
+
+    nics: tuple[Nic, ...] = ()
+    smp: int = 1
+    mem: int = 512
+    accel: str = "tcg"
+    properties: tuple[tuple[str, object], ...] = ()
+    options: tuple[str, ...] = ()
+
+
+def drivers(nics: Sequence[Nic]) -> list[str]:
+    """Kernel modules that drive these NICs, each once."""
+    return list(dict.fromkeys(driver for nic in nics if (driver := KINDS[nic.kind])))
+
+
+def arguments(
+    lab: Lab, machine: Machine, kernel: Kernel, image: Path, console: Path, control: int
+) -> list[str]:
+    """All of QEMU's arguments, the program first.
+
+    Args:
+        lab: Whose QEMU it is.
+        machine: What the guest has.
+        kernel: What it boots.
+        image: Its initramfs.
+        console: File for the guest's first serial port.
+        control: Inherited descriptor of a stream socket: the guest's second serial port.
+    """
+    # Without KVM, `rep movsb` costs a translated instruction a byte; a processor that does not
+    # call it fast makes the guest's kernel copy in words.
+    cpu = "host" if machine.accel == "kvm" else "max,-erms,-fsrm,-la57"
+    memory = f"memory-backend-memfd,id=mem,size={machine.mem}M,share=on"
+    words = [
+        *lab.command("qemu-system-x86_64"),
+        *("-L", str(lab.root / "usr/share/qemu"), "-L", str(lab.root / "usr/share/seabios")),
+        *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-machine", "q35,memory-backend=mem", "-accel", machine.accel, "-cpu", cpu),
+        *("-smp", str(machine.smp), "-m", str(machine.mem), "-object", memory),
+        *("-kernel", str(kernel.image), "-initrd", str(image), "-append", _KERNEL),
+        *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=control,fd={control}", "-serial", "chardev:control"),
+    ]
+    for number, nic in enumerate(machine.nics):
+        words += _nic(number, nic, machine)
+    return [*words, *machine.options]
+
+
+def _nic(number: int, nic: Nic, machine: Machine) -> list[str]:
+    place: dict[str, object] = {"bus": "pcie.0", "addr": f"{_FIRST_SLOT + number:#x}"}
+    if nic.kind == "none":
+        return []
+    if nic.kind == "vfio-user":
+        device = {
+            "driver": "vfio-user-pci",
+            "id": f"nic{number}",
+            "socket": {"type": "unix", "path": str(nic.socket)},
+            **place,
+            **dict(machine.properties),
+        }
+        return ["-device", json.dumps(device)]
+    device = {
+        "driver": "virtio-net-pci" if nic.kind == "virtio" else nic.kind,
+        "id": f"nic{number}",
+        "netdev": f"net{number}",
+        "mac": f"52:54:00:77:00:{2 + number:02x}",
+        "romfile": "",
+        **place,
+    }
+    backend = f"tap,id=net{number},ifname={tap(number)},script=no,downscript=no,vhost=off"
+    return ["-netdev", backend, "-device", json.dumps(device)]
