@@ -4,11 +4,13 @@ What must be known about /dev/net/tun:
 
 - The first descriptor that is attached sets IFF_VNET_HDR and the other flags, whatever a persistent
   interface had before; but it must agree with it on IFF_MULTI_QUEUE (else EINVAL). A further one gets
-  what the first chose, without a word: so the flags are read back (TUNGETIFF).
+  what the first chose, without a word: so the flags are read back (TUNGETIFF; it can't tell IFF_NO_PI,
+  whose bit is IFF_NOFILTER there: netlink can).
 - Size and byte order of the header, the offloads and the send buffer belong to the interface, not to a
   descriptor. They outlive who set them, so they are set again, unless others are attached and rely on them.
 - Attaching raises the carrier (unless IFF_NO_CARRIER asks not to); TUNSETCARRIER changes it.
-- A detached queue of a multi-queue interface (TUNSETQUEUE) gets no frames and forgets those that wait.
+- A detached queue of a multi-queue interface (TUNSETQUEUE) gets no frames and forgets those that wait;
+  it can still be written to.
 
 Source: linux/drivers/net/tun.c, linux/if_tun.h.
 """
@@ -100,6 +102,7 @@ def plan(config: TapConfig, link: Link | None, pairs: int) -> Plan:
 
     Raises:
         ConfigError: The interface is missing, or there when it must not be, or not what is needed.
+        BackendError: Another program uses it in a way that can't be joined.
     """
     name = config.iface
     if config.queues is not None and config.queues > pairs:
@@ -133,6 +136,11 @@ def plan(config: TapConfig, link: Link | None, pairs: int) -> Plan:
             f"{config.queues} queues, but interface {name} has one",
             where="tap_backend: queues",
             hint=f"ip tuntap add {name} mode tap multi_queue",
+        )
+    if link.tun.attached and link.tun.packet_info:
+        raise BackendError(
+            f"interface {name}: another program is attached that wants packet information"
+            " (no IFF_NO_PI), which is not supported"
         )
     queues = config.queues or (pairs if link.tun.multi_queue else 1)
     return Plan(
@@ -261,11 +269,6 @@ class Tap:
     def _agree(fd: int, name: str, vnet_hdr: str) -> int:
         """Read back what the interface really does; the size of the header, 0 if there is none."""
         flags = _IFREQ.unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(_IFREQ.size)))[1]
-        if not flags & IFF_NO_PI:
-            raise BackendError(
-                f"interface {name}: another program is attached that wants packet information"
-                " (no IFF_NO_PI), which is not supported"
-            )
         has = bool(flags & IFF_VNET_HDR)
         if has and vnet_hdr == "off":
             raise BackendError(
@@ -310,7 +313,7 @@ class Tap:
     def set_queue(self, queue: int, attached: bool) -> None:
         """Let a queue of a multi-queue interface take part or not; queue 0 always does.
 
-        A detached queue's waiting frames are dropped by the kernel, and it must not be written to.
+        The frames that wait in a queue are dropped when it is detached; it may still be written to.
         """
         if queue == 0 or attached == (queue not in self._detached):
             return
