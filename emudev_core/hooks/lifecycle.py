@@ -61,7 +61,9 @@ def emudev_stop() -> None:
 def emudev_close() -> None:
     """Give everything back: descriptors, mappings, threads.
 
-    Called once a device, also after a failed start; nothing touches guest memory afterwards. An exception is reported and does not keep the others from closing.
+    Called once a device, also after a failed start; nothing touches guest memory afterwards. An
+    exception is reported and does not keep the others from closing. A backend of two devices is
+    called for each.
 
     Example:
         class Dice:
