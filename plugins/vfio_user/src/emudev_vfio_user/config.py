@@ -1,0 +1,46 @@
+"""What a user says about a vfio-user socket."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from emudev_core.config import TransportConfig
+
+__all__ = ["VfioUserConfig"]
+
+
+class VfioUserConfig(TransportConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys of the vfio_user transport in a provider's vdev string."""
+
+    path: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="socket that QEMU connects to: a path of at most 107 bytes, or fd:NAME for "
+            "an inherited listening socket",
+        ),
+    ]
+    mode: Annotated[
+        str,
+        Meta(
+            pattern="^[0-7]{3,4}$",
+            description="permissions of the socket file, octal; a client needs to write to connect",
+        ),
+    ] = "0600"
+
+    def __post_init__(self) -> None:
+        """Check the path.
+
+        Raises:
+            ValueError: It can't be a socket's address.
+        """
+        from .sockets import check_path
+
+        check_path(self.path)
+
+    @property
+    def file_mode(self) -> int:
+        """`mode` as a number."""
+        return int(self.mode, 8)

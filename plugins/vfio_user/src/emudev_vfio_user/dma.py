@@ -1,0 +1,220 @@
+"""The table of guest memory that a client has mapped.
+
+Pure bookkeeping and mmap; who is told, and in which order, is the session's. An entry with a
+descriptor is mapped into this process and the descriptor closed at once; one without is reached
+through the session's `DmaChannel`.
+
+Source: vfio-user specification, "VFIO_USER_DMA_MAP" and "VFIO_USER_DMA_UNMAP".
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from typing import Final
+
+import attrs
+
+from emudev_core.errors import PeerError
+from emudev_core.memory import DmaChannel, Mapping, MemoryRegion, MemoryTable
+
+from .messages import DmaMap, DmaMapFlags, DmaUnmap, DmaUnmapFlags
+from .protocol import close_fds
+
+__all__ = ["DmaEntry", "DmaTable", "MAX_MAPS", "MAX_SIZE"]
+
+MAX_MAPS: Final = 65535  #: mappings at a time
+MAX_SIZE: Final = 8 << 40  #: of one mapping, bytes
+_END: Final = 1 << 64
+_KNOWN: Final = 0xF
+
+
+@attrs.frozen(eq=False)
+class DmaEntry:
+    """One mapping.
+
+    Attributes:
+        region: What the memory table shows of it.
+        mapping: The memory in this process, or None for message DMA.
+        identity: Tells whether a second request asks for the same again.
+    """
+
+    region: MemoryRegion
+    mapping: Mapping | None
+    identity: tuple[int, ...]
+
+    def close(self) -> None:
+        """Unmap it; nobody may use its addresses any more."""
+        if self.mapping is not None:
+            self.mapping.close()
+
+
+class DmaTable:
+    """Mappings by guest address.
+
+    Args:
+        channel: Reaches memory that came without a descriptor.
+
+    Attributes:
+        table: The present snapshot; a new one with the next generation after each change.
+    """
+
+    def __init__(self, channel: DmaChannel, generation: int = 0) -> None:
+        self._channel = channel
+        self._entries: dict[int, DmaEntry] = {}
+        self.table = MemoryTable((), generation)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def map(self, request: DmaMap, fds: list[int]) -> DmaEntry | None:
+        """Add a mapping; the descriptors are closed in any case.
+
+        Returns:
+            The new entry, or None if the very same mapping was there already.
+
+        Raises:
+            PeerError: EINVAL for what the specification forbids, an overlap or a range behind the
+                end of the file; ENOSPC for more than `MAX_SIZE`; else the errno of mmap(2).
+        """
+        try:
+            return self._map(request, fds)
+        finally:
+            close_fds(fds)
+
+    def _map(self, request: DmaMap, fds: list[int]) -> DmaEntry | None:
+        where = f"DMA_MAP {request.address:#x}+{request.size:#x}"
+        flags = request.flags
+        if request.argsz < DmaMap.SIZE:
+            raise PeerError(f"{where}: argsz {request.argsz} is below {DmaMap.SIZE}")
+        if flags & ~_KNOWN:
+            raise PeerError(f"{where}: unknown flags {flags:#x}")
+        if flags & (DmaMapFlags.MMAP | DmaMapFlags.FILE_IO) and not fds:
+            raise PeerError(f"{where}: flags {flags:#x} need a descriptor, none came")
+        if len(fds) > 1:
+            raise PeerError(f"{where}: {len(fds)} descriptors came, at most 1 is taken")
+        if not flags & (DmaMapFlags.READ | DmaMapFlags.WRITE):
+            raise PeerError(f"{where}: neither readable nor writable")
+        if request.size > MAX_SIZE:
+            raise PeerError(f"{where}: larger than {MAX_SIZE:#x}", errno=errno.ENOSPC)
+        if request.size == 0 or request.address + request.size > _END:
+            raise PeerError(f"{where}: size is 0 or the end is beyond 2**64")
+        identity = self._identity(request, fds)
+        existing = self._entries.get(request.address)
+        if existing is not None and existing.identity == identity:
+            return None
+        for region in self._overlapping(request.address, request.size):
+            raise PeerError(f"{where}: overlaps {region.guest:#x}+{region.size:#x}")
+        if len(self._entries) >= MAX_MAPS:
+            raise PeerError(f"{where}: {MAX_MAPS} mappings exist already")
+        readable = bool(flags & DmaMapFlags.READ)
+        writable = bool(flags & DmaMapFlags.WRITE)
+        mapping, host = None, None
+        if fds:
+            mapping, host = _map_file(where, fds[0], request, readable, writable)
+        region = MemoryRegion(
+            guest=request.address,
+            size=request.size,
+            host=host,
+            readable=readable,
+            writable=writable,
+            channel=None if fds else self._channel,
+        )
+        entry = DmaEntry(region, mapping, identity)
+        self._entries[request.address] = entry
+        self._publish()
+        return entry
+
+    def select(self, request: DmaUnmap) -> list[DmaEntry]:
+        """The mappings that an unmap request means; none is changed.
+
+        A range that matches no mapping exactly means all mappings that lie wholly inside it (QEMU
+        with a virtual IOMMU sends such ranges).
+
+        Raises:
+            PeerError: EINVAL for what the specification forbids, ENOENT if nothing matches.
+        """
+        where = f"DMA_UNMAP {request.address:#x}+{request.size:#x}"
+        if request.argsz < DmaUnmap.SIZE:
+            raise PeerError(f"{where}: argsz {request.argsz} is below {DmaUnmap.SIZE}")
+        if request.flags == DmaUnmapFlags.ALL:
+            if request.address or request.size:
+                raise PeerError(f"{where}: address and size must be 0 when all is unmapped")
+            return [self._entries[r.guest] for r in self.table.regions]
+        if request.flags:
+            raise PeerError(f"{where}: flags {request.flags:#x} are not supported")
+        end = request.address + request.size
+        if end > _END:
+            raise PeerError(f"{where}: the end is beyond 2**64")
+        exact = self._entries.get(request.address)
+        if exact is not None and exact.region.size == request.size:
+            return [exact]
+        inside = [
+            self._entries[r.guest]
+            for r in self.table.regions
+            if request.address <= r.guest and r.end <= end
+        ]
+        if not inside:
+            raise PeerError(f"{where}: no mapping matches", errno=errno.ENOENT)
+        return inside
+
+    def remove(self, entry: DmaEntry) -> None:
+        """Take an entry out and publish the table without it; its memory stays mapped."""
+        del self._entries[entry.region.guest]
+        self._publish()
+
+    def entries(self) -> list[DmaEntry]:
+        """All entries, by guest address."""
+        return [self._entries[r.guest] for r in self.table.regions]
+
+    def _publish(self) -> None:
+        regions = (entry.region for entry in self._entries.values())
+        self.table = MemoryTable(regions, self.table.generation + 1)
+
+    def _overlapping(self, address: int, size: int) -> list[MemoryRegion]:
+        found = self.table.find(address)
+        if found is not None:
+            return [found]
+        # Nothing holds the first byte, so an overlapping region starts behind it.
+        end = address + size
+        return [r for r in self.table.regions if address <= r.guest < end]
+
+    @staticmethod
+    def _identity(request: DmaMap, fds: list[int]) -> tuple[int, ...]:
+        identity: tuple[int, ...] = (
+            request.address,
+            request.size,
+            request.offset,
+            request.flags & 3,
+        )
+        if fds:
+            status = os.fstat(fds[0])
+            identity += (status.st_dev, status.st_ino)
+        return identity
+
+
+def _map_file(
+    where: str, fd: int, request: DmaMap, readable: bool, writable: bool
+) -> tuple[Mapping, int]:
+    """Map the range of a request; the mapping and the address of the range's first byte."""
+    status = os.fstat(fd)
+    end = request.offset + request.size
+    if end > status.st_size:
+        # The kernel would map it, and the first access would be a SIGBUS.
+        raise PeerError(
+            f"{where}: {request.offset:#x}+{request.size:#x} of the file ends behind its end at "
+            f"{status.st_size:#x}"
+        )
+    # Huge pages can only be mapped and unmapped whole.
+    page = max(mmap.PAGESIZE, status.st_blksize)
+    if page & (page - 1):
+        page = mmap.PAGESIZE
+    delta = request.offset % page
+    length = min(-(-(end) // page) * page, status.st_size) - (request.offset - delta)
+    try:
+        mapping = Mapping(fd, request.offset - delta, length, readable=readable, writable=writable)
+    except (OSError, OverflowError) as exc:
+        number = (exc.errno if isinstance(exc, OSError) else None) or errno.EINVAL
+        raise PeerError(f"{where}: mmap failed: {exc}", errno=number) from exc
+    return mapping, mapping.address + delta

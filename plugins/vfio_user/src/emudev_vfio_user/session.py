@@ -1,0 +1,515 @@
+"""One client of one device: the thin shell around framing, tables and the device's hooks.
+
+Reads as much as there is, serves messages in order, sends the replies of a batch together. Region
+accesses are served in the loop of `_serve`; everything else goes through `commands`.
+
+Everything runs on the loop's thread. `Later` answers park the connection: nothing is read until
+they are there. A client that does not take its replies is not read from either, and is let go
+after `STALL` seconds without progress, so that what is kept for it stays below `KEEP` and one
+reply.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+from emudev_core.errors import PeerError
+from emudev_core.later import LIMIT, Later
+from emudev_core.lifecycle import State
+from emudev_core.loop import READ, WRITE, Loop, Timer
+from emudev_core.regions import RegionFlag, ResetKind
+
+from .channel import CHUNK, Link, MessageDma
+from .commands import HANDLERS, Answer
+from .dma import DmaEntry, DmaTable
+from .irqs import IrqTable
+from .messages import HEADER, MAX_FDS, POSTED, REPLY, Command, Flags, command_name
+from .outbox import Outbox
+from .protocol import (
+    FrameError,
+    Phase,
+    PhaseEvent,
+    Receiver,
+    close_fds,
+    error_reply,
+    step,
+)
+from .regions import check_regions
+from .served import ServedDevice
+from .steps import Procedure, Run
+from .version import Limits
+
+__all__ = ["KEEP", "MIN_REGIONS", "STALL", "Session"]
+
+log = logging.getLogger(__name__)
+
+KEEP: Final = 256 << 10  #: replies gathered before they are sent, bytes
+STALL: Final = 5.0  #: how long a client may leave its replies unread, seconds
+
+#: Regions that a PCI device always has: BARs, ROM, configuration space, VGA. Source: linux/vfio.h.
+MIN_REGIONS: Final = 9
+
+#: A reply above this is sent at once: gathering is for the many small ones.
+_LARGE: Final = 4096
+
+_ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * 4)
+_RECEIVE: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_PROGRESS: Final = READ | WRITE
+
+_HEADER_PACK: Final = struct.Struct("<HHIII").pack
+_ACCESS: Final = struct.Struct("<QII").unpack_from
+_WRITE4: Final = struct.Struct("<QIII").unpack_from
+#: By size of the access: a whole reply of REGION_READ.
+_READ_REPLY: Final[dict[int, Callable[..., bytes]]] = {
+    size: struct.Struct(f"<HHIIIQII{letter}").pack
+    for size, letter in zip((1, 2, 4, 8), "BHIQ", strict=True)
+}
+
+
+class Session:
+    """See the module.
+
+    Args:
+        device: What is served.
+        loop: Watches the socket.
+        sock: A connected stream socket; the session owns it.
+        client: Name of the client, for people.
+        gone: Called once when everything was taken back; the session is of no use afterwards.
+        generation: The memory table's generation to start from.
+
+    Raises:
+        ValueError: The device describes impossible regions.
+    """
+
+    def __init__(
+        self,
+        device: ServedDevice,
+        loop: Loop,
+        sock: socket.socket,
+        client: str,
+        gone: Callable[[], None],
+        *,
+        generation: int = 0,
+    ) -> None:
+        self.device = device
+        self.loop = loop
+        self.client = client
+        self.phase = Phase.GREETING
+        self.limits = Limits()
+        self.regions = check_regions(device.get_regions())
+        self.region_count = max(MIN_REGIONS, max(self.regions, default=-1) + 1)
+        self.channel = MessageDma(Link(self._send_command, self._serve_once, self._is_answering))
+        self.dma = DmaTable(self.channel, generation)
+        self.irqs = IrqTable(device, loop, device.get_irq_groups())
+        self.limbo: list[DmaEntry] = []  # unmapped, but the provider never said it let go
+        self._gone = gone
+        self._readable = self._sizes(RegionFlag.READ)
+        self._writable = self._sizes(RegionFlag.WRITE)
+        self.bells = {
+            (info.index, window.offset + i * window.stride): bell
+            for info in self.regions.values()
+            for window in info.doorbells
+            for i, bell in enumerate(window.doorbells)
+        }
+        self._attached = False
+        self._answering = False
+        self._run: Run[Any] | None = None
+        self._stall: Timer | None = None
+        self._receiver = Receiver()
+        sock.setblocking(False)
+        self._sock = sock
+        self._receive = sock.recvmsg_into
+        self._out = Outbox(sock)
+        self._watch = loop.watch(sock.fileno(), self._ready, READ)
+
+    def _sizes(self, flag: RegionFlag) -> dict[int, int]:
+        return {i: info.size for i, info in self.regions.items() if info.flags & flag}
+
+    # -- the socket
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the client's end is closed."""
+        if self.phase in (Phase.LEAVING, Phase.GONE):
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE and self._out.choked:
+            self._resume()
+        if events & READ:
+            if self.phase in (Phase.SERVING, Phase.GREETING) and not self._out.choked:
+                self._receive_batch()
+        elif events & ~_PROGRESS:
+            self.leave("the connection broke")
+
+    def _receive_batch(self) -> None:
+        receiver = self._receiver
+        try:
+            size, ancillary, flags, _ = self._receive([receiver.room()], _ANCILLARY, _RECEIVE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self.leave(str(exc))
+            return
+        if ancillary or flags & socket.MSG_CTRUNC:
+            fds = _descriptors(ancillary)
+            if not size:
+                close_fds(fds)
+            else:
+                receiver.received(size, fds, bool(flags & socket.MSG_CTRUNC))
+        elif size:
+            receiver.received(size)
+        if not size:
+            self.leave("end of stream")
+            return
+        self._serve()
+
+    def _flush(self) -> None:
+        out = self._out
+        if out.gathered:
+            try:
+                out.flush()
+            except OSError as exc:
+                self.leave(str(exc))
+                return
+            if out.choked:
+                self._choke()
+
+    def _resume(self) -> None:
+        try:
+            self._out.resume()
+        except OSError as exc:
+            self.leave(str(exc))
+            return
+        if self._out.choked:
+            return
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        self._look()
+        self._serve()
+
+    def _choke(self) -> None:
+        self._look()
+        if self._stall is None:
+            progress = self._out.progress
+            self._stall = self.loop.call_later(STALL, lambda: self._stalled(progress))
+
+    def _stalled(self, progress: int) -> None:
+        self._stall = None
+        if not self._out.choked or self.phase in (Phase.LEAVING, Phase.GONE):
+            return
+        if self._out.progress == progress:
+            kept = self._out.kept_bytes
+            self.leave(f"{kept} bytes of replies were not read for {STALL} s")
+        else:
+            self._choke()
+
+    def _look(self) -> None:
+        """Look for what can be handled now."""
+        if self.phase in (Phase.LEAVING, Phase.GONE):
+            return
+        choked = self._out.choked
+        reads = READ if self.phase is not Phase.PARKED and not choked else 0
+        self._watch.set(reads | (WRITE if choked else 0))
+
+    # -- messages
+
+    def _serve(self) -> None:
+        """Serve the messages that are there, and send the replies."""
+        nested = self._answering
+        self._answering = True
+        try:
+            self._serve_messages()
+        except FrameError as exc:
+            log.warning("%s: %s: %s", self.device.name, self.client, exc)
+            if exc.answer:
+                self._out.gathered.append(error_reply(exc.msg_id, exc.command, exc.errno))
+            self._flush()
+            self.leave("framing is lost")
+        finally:
+            self._answering = nested
+        self._flush()
+        if not nested and self.phase is Phase.SERVING:
+            self.channel.pump()
+
+    def _serve_messages(self) -> None:
+        if self.phase not in (Phase.SERVING, Phase.GREETING) or self._out.choked:
+            return
+        device = self.device
+        receiver = self._receiver
+        buffer = receiver.buffer
+        out = self._out.gathered
+        serving = self.phase is Phase.SERVING and device.state is not State.ERROR
+        readable, bells = self._readable, self.bells
+        direct: bool | None = None
+        for msg_id, command, flags, error, at, end in receiver.messages():
+            if serving and command == 10 and flags == POSTED and end - at == 20:
+                # A posted write of 4 bytes: the doorbells of a driver.
+                offset, region, count, value = _WRITE4(buffer, at)
+                if count == 4:
+                    bell = bells.get((region, offset))
+                    if bell is not None:
+                        if direct is None:
+                            direct = device.is_direct("emudev_region_write")
+                        if direct:
+                            try:
+                                bell.write(value)
+                            except Exception as exc:
+                                self._refuse(msg_id, command, flags, exc)
+                                serving = False
+                            continue
+            elif serving and command == 9 and not flags and end - at == 16:
+                offset, region, count = _ACCESS(buffer, at)
+                pack = _READ_REPLY.get(count)
+                if (
+                    pack is not None
+                    and not offset % count
+                    and offset + count <= readable.get(region, 0)
+                ):
+                    try:
+                        value = device.region_read(region, offset, count)
+                        out.append(
+                            pack(msg_id, 9, 32 + count, REPLY, 0, offset, region, count, value)
+                        )
+                    except Exception as exc:
+                        self._refuse(msg_id, command, flags, exc)
+                        serving = device.state is not State.ERROR
+                    continue
+            self._command(msg_id, command, flags, error, at, end)
+            if self._out.choked or self.phase not in (Phase.SERVING, Phase.GREETING):
+                return
+            serving = self.phase is Phase.SERVING and device.state is not State.ERROR
+
+    def _command(
+        self, msg_id: int, command: int, flags: int, error: int, at: int, end: int
+    ) -> None:
+        receiver = self._receiver
+        payload = bytes(memoryview(receiver.buffer)[at:end])
+        if flags & Flags.REPLY:
+            if not self.channel.answered(msg_id, command, flags, error, payload):
+                self._refuse(msg_id, command, 0, PeerError("a reply that nobody waits for"))
+            return
+        try:
+            handler = HANDLERS.get(command)
+            if receiver.fds_lost:
+                raise PeerError("descriptors were lost", errno=errno.EMFILE)
+            if self.phase is Phase.GREETING and command != Command.VERSION:
+                raise PeerError("the first command has to be VERSION", fatal=True)
+            if handler is None:
+                raise PeerError("is not supported")
+            if not payload and command != Command.RESET:
+                raise PeerError("came without a payload")
+            answer = handler(self, payload)
+        except Exception as exc:
+            self._refuse(msg_id, command, flags, exc)
+            return
+        if type(answer) is bytes or isinstance(answer, tuple):
+            self._reply(msg_id, command, flags, answer)
+            return
+        assert not isinstance(answer, bytes | tuple)
+        self._start(answer, msg_id, command, flags)
+
+    def _start(self, work: Procedure[Answer], msg_id: int, command: int, flags: int) -> None:
+        """Run a procedure; park the connection if it takes time."""
+
+        def done(answer: Answer | None, error: BaseException | None) -> None:
+            if self.phase is Phase.PARKED:
+                self.phase = step(self.phase, PhaseEvent.RESUME)
+            if self.phase is Phase.SERVING:
+                if isinstance(error, Exception):
+                    self._refuse(msg_id, command, flags, error)
+                elif answer is not None:
+                    self._reply(msg_id, command, flags, answer)
+            if parked:
+                self._run = None
+                if self.phase is Phase.LEAVING:
+                    self._take_back()
+                else:
+                    self._flush()
+                    self._look()
+                    self._serve()
+
+        def late() -> None:
+            self.device.fail(f"{command_name(command)} was not finished within {LIMIT} s")
+
+        parked = False
+        run: Run[Answer] = Run(self.loop, work, done, late)
+        if not run.finished:
+            parked = True
+            self._run = run
+            if self.phase is Phase.SERVING:
+                self.phase = step(self.phase, PhaseEvent.PARK)
+                self._look()
+
+    def agreed(self, limits: Limits) -> None:
+        """VERSION was understood: the device may be used."""
+        self.limits = limits
+        self.channel.chunk = min(CHUNK, limits.max_data_xfer_size)
+        self.phase = step(self.phase, PhaseEvent.AGREED)
+        self._attached = True
+        log.info("%s: %s attached", self.device.name, self.client)
+        self.device.client_attached(self.client)
+
+    def take_fds(self) -> list[int]:
+        """Own the descriptors that came with the command at hand."""
+        return self._receiver.take_fds()
+
+    # -- replies
+
+    def _reply(self, msg_id: int, command: int, flags: int, answer: Answer) -> None:
+        if flags & POSTED or self.phase in (Phase.LEAVING, Phase.GONE):
+            return
+        payload, fds = answer if isinstance(answer, tuple) else (answer, ())
+        message = _HEADER_PACK(msg_id, command, HEADER + len(payload), REPLY, 0) + payload
+        if fds:
+            try:
+                self._out.send_with_fds(message, list(fds))
+            except OSError as exc:
+                self.leave(str(exc))
+                return
+            if self._out.choked:
+                self._choke()
+            return
+        self._out.gathered.append(message)
+        if len(message) > _LARGE or len(self._out.gathered) > KEEP // _LARGE:
+            self._flush()
+
+    def _refuse(self, msg_id: int, command: int, flags: int, exc: Exception) -> None:
+        """Answer a command that failed: the peer's fault, or the provider's."""
+        if isinstance(exc, PeerError):
+            number = exc.errno
+            log.debug("%s: %s: %s: %s", self.device.name, self.client, command_name(command), exc)
+        elif isinstance(exc, TimeoutError):
+            number = errno.ETIMEDOUT  # the device was put in error when the time was up
+        else:
+            number = errno.EIO
+            self.device.fail(exc, f"{command_name(command)}")
+        if not flags & POSTED and self.phase not in (Phase.LEAVING, Phase.GONE):
+            self._out.gathered.append(error_reply(msg_id, command, number))
+        if isinstance(exc, PeerError) and exc.fatal:
+            self._flush()
+            self.leave(str(exc))
+
+    # -- DMA by message
+
+    def _is_answering(self) -> bool:
+        return self._answering
+
+    def _send_command(self, message: bytes) -> bool:
+        if self.phase is not Phase.SERVING:
+            return False
+        self._out.gathered.append(message)
+        self._flush()
+        return self.phase is Phase.SERVING
+
+    def _serve_once(self, seconds: float) -> bool:
+        if self.phase is not Phase.SERVING:
+            return False
+        poll = select.poll()
+        choked = self._out.choked
+        poll.register(self._sock, select.POLLOUT if choked else select.POLLIN)
+        for _, events in poll.poll(seconds * 1000):
+            self._ready(events)
+        return self.phase is Phase.SERVING
+
+    # -- the end
+
+    def leave(self, reason: str) -> None:
+        """Let the client go and take everything back; a second call does nothing."""
+        if self.phase in (Phase.LEAVING, Phase.GONE):
+            return
+        log.info("%s: %s left: %s", self.device.name, self.client, reason)
+        self.phase = step(self.phase, PhaseEvent.LEAVE)
+        if self._stall is not None:
+            self._stall.cancel()
+        self._watch.close()
+        self._sock.close()
+        self.channel.close()
+        self._out.gathered.clear()
+        if self._run is None:
+            self.loop.call_soon(self._take_back)
+
+    def finish(self) -> None:
+        """Take everything back now, not at the loop's next turn; for a server that stops."""
+        self.leave("the server stopped listening")
+        if self._run is None:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        if self.phase is not Phase.LEAVING or self._run is not None:
+            return
+        self._receiver.close()
+        self._run = Run(self.loop, self._teardown(), self._cleared, self._teardown_late)
+
+    def _teardown(self) -> Procedure[None]:
+        device = self.device
+        self._attempt(self.irqs.clear)
+        for entry in self.dma.entries():
+            try:
+                yield from self.unmap(entry)
+            except Exception as exc:
+                self._teardown_failed(exc)
+        if not self._attached:
+            return
+        try:
+            answer = device.reset(ResetKind.CLIENT_GONE)
+            if isinstance(answer, Later):
+                yield answer
+        except Exception as exc:
+            self._teardown_failed(exc)
+        else:
+            # The device has let go of everything, so nobody uses these addresses any more.
+            while self.limbo:
+                self.limbo.pop().close()
+        self._attempt(device.client_detached)
+
+    def unmap(self, entry: DmaEntry) -> Procedure[None]:
+        """Take one mapping back; its memory is unmapped when the provider has let go of it."""
+        self.dma.remove(entry)
+        try:
+            answer = self.device.dma_unmap(self.dma.table, entry.region)
+            if isinstance(answer, Later):
+                yield answer
+        except BaseException:
+            self.limbo.append(entry)
+            raise
+        entry.close()
+
+    def _attempt(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as exc:
+            self._teardown_failed(exc)
+
+    def _teardown_failed(self, exc: Exception) -> None:
+        log.error("%s: taking back from %s: %s", self.device.name, self.client, exc)
+        self.device.fail(exc, "taking a client's memory and interrupts back")
+
+    def _teardown_late(self) -> None:
+        self.device.fail(f"did not let go of {self.client}'s memory within {LIMIT} s")
+
+    def _cleared(self, result: None, error: BaseException | None) -> None:
+        if error is not None:  # each step has a guard of its own
+            log.error("%s: taking back from %s", self.device.name, self.client, exc_info=error)
+        self.phase = step(self.phase, PhaseEvent.CLEARED)
+        self._gone()
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors of what recvmsg(2) gave."""
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(data) - len(data) % 4
+            fds += struct.unpack(f"{whole // 4}i", data[:whole])
+    return fds
