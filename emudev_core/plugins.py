@@ -66,12 +66,14 @@ class Source:
         distribution: The distribution's name.
         version: Its version.
         load: Imports the plugin.
+        package: The top package that it lives in.
     """
 
     name: str
     distribution: str
     version: str
     load: Callable[[], object] = attrs.field(eq=False, repr=False)
+    package: str = ""
 
     @property
     def origin(self) -> str:
@@ -94,7 +96,13 @@ def find_sources() -> list[Source]:
             continue
         seen.add(key)
         found += [
-            Source(point.name, name, distribution.version, point.load)
+            Source(
+                point.name,
+                name,
+                distribution.version,
+                point.load,
+                point.module.partition(".")[0],
+            )
             for point in distribution.entry_points
             if point.group == NAME
         ]
@@ -153,6 +161,11 @@ class Plugins:
         for source in sources:
             self._load(source)
         self._check()
+
+    @property
+    def packages(self) -> set[str]:
+        """Names of the top packages of the plugins that were loaded."""
+        return {source.package for source in self.sources}
 
     @property
     def providers(self) -> Mapping[str, ProviderSpec]:

@@ -133,8 +133,8 @@ class ProviderSpec(Spec):
         device: Stem of its devices' names (``avf`` gives ``avf_emudev_0``); empty: the name less
             ``emu_``.
         transport: Name of the transport used unless ``transport=`` names another.
-        registers: Returns its register maps for `emudev regs`, or None if it has none. Each has
-            ``name`` and ``rows()``: see the PCI kit's `RegisterMap`.
+        registers: Returns its register map, or several, for `emudev regs`; see
+            `emudev_core.listing`. None if it has none.
     """
 
     config: type[ProviderConfig]
