@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class ProviderContext:
     """What a provider's builder is given.
 
@@ -53,7 +53,7 @@ class ProviderContext:
     registry: Registry
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class TransportContext:
     """What a transport's `serve` builder is given.
 
@@ -66,7 +66,7 @@ class TransportContext:
     loop: Loop
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class ConnectContext:
     """What a transport's `connect` builder is given.
 
@@ -79,7 +79,7 @@ class ConnectContext:
     loop: Loop | None = None
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class BackendContext:
     """What a backend's builder is given.
 
@@ -94,7 +94,7 @@ class BackendContext:
     loop: Loop
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class ObserverContext:
     """What an observer's builder is given.
 

@@ -11,8 +11,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from .. import __version__
 from ..errors import ConfigError, EmudevError, LifecycleError
@@ -65,6 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bug()
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of one command; its arguments are added when the command is chosen.
+
+    Adding them may import much, and `emudev --help` needs none of it.
+    """
+
+    fill: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        return super().parse_known_args(args, namespace)
+
+
 def make_parser(commands: dict[str, CommandSpec]) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -78,12 +93,15 @@ def make_parser(commands: dict[str, CommandSpec]) -> argparse.ArgumentParser:
         "--log-level", choices=LEVELS, default="info", help="least level shown (default: info)"
     )
     subparsers = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", title="commands"
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        title="commands",
+        parser_class=_CommandParser,
     )
     for name, spec in commands.items():
         sub = subparsers.add_parser(name, help=spec.summary, description=spec.summary)
-        if spec.arguments is not None:
-            spec.arguments(sub)
+        sub.fill = spec.arguments
     return parser
 
 
