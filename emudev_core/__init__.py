@@ -1,30 +1,19 @@
 """emudev: emulated devices in a process of their own, served to stock virtual machines.
 
-The names a plugin or a program needs; each module's docstring has the whole story.
+The names a plugin or a program needs; each module's docstring has the whole story. They are
+imported when they are asked for, so that a plugin pays for what it uses.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .config import (
-    BackendConfig,
-    Config,
-    ObserverConfig,
-    ProviderConfig,
-    TransportConfig,
-)
-from .hooks import hookimpl
-from .specs import (
-    BackendSpec,
-    CommandSpec,
-    ObserverSpec,
-    ProviderSpec,
-    TransportSpec,
-)
 
 if TYPE_CHECKING:
+    from .config import BackendConfig, Config, ObserverConfig, ProviderConfig, TransportConfig
+    from .hooks import hookimpl
     from .host import Host
     from .plugins import load_plugins
+    from .specs import BackendSpec, CommandSpec, ObserverSpec, ProviderSpec, TransportSpec
 
 __all__ = [
     "__version__",
@@ -43,13 +32,21 @@ __all__ = [
     "ObserverConfig",
 ]
 
-_LAZY = {"Host": "host", "load_plugins": "plugins"}
-
 
 def __getattr__(name: str) -> Any:
-    """Import what only programs need when it is asked for: plugins load faster without it."""
-    if name in _LAZY:
-        import importlib
+    """Import one of the names above from the module that defines it."""
+    from importlib import import_module
 
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "hookimpl":
+        module = "hooks"
+    elif name == "Host":
+        module = "host"
+    elif name == "load_plugins":
+        module = "plugins"
+    elif name in __all__:
+        module = "config" if name.endswith("Config") else "specs"
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
