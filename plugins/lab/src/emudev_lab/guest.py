@@ -32,6 +32,7 @@ __all__ = ["BOOT", "Guest"]
 #: Seconds that a guest has to boot: three on an idle machine.
 BOOT: Final = 90.0
 
+_CONSOLE = 60  # lines of the console in a message: an oops of the kernel is long
 _POWER_OFF = 20.0  # seconds for the guest to power off
 _POLL = 0.1
 _RESULT = re.compile(r"([A-Z][A-Za-z0-9_]*)=(.*)$")
@@ -140,8 +141,15 @@ class Guest:
             timeout: Limit, s.
 
         Raises:
-            GuestError: It took too long, or the guest ended; the guest is of no use afterwards.
+            GuestError: It took too long, or the guest ended; the guest is ended then.
         """
+        try:
+            return self._run(command, timeout)
+        except GuestError:
+            self.kill()
+            raise
+
+    def _run(self, command: str, timeout: float) -> Completed:
         text = base64.b64encode(f"{self._prelude}{command}\n".encode())
         deadline = time.monotonic() + timeout
         self._send(b"run " + text + b"\n")
@@ -256,7 +264,7 @@ class Guest:
 
     def _ends(self) -> str:
         """The ends of QEMU's log and of the console."""
-        return f"{tail(self._qemu_log)}\n{tail(self.console)}".strip()
+        return f"{tail(self._qemu_log)}\n{tail(self.console, _CONSOLE)}".strip()
 
     def _answer(self, request: str) -> None:
         """Do what a command in the guest asks for."""
