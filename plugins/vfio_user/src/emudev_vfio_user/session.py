@@ -42,6 +42,7 @@ from .protocol import (
 )
 from .regions import check_regions
 from .served import ServedDevice
+from .sockets import descriptors
 from .steps import Procedure, Run
 from .version import Limits
 
@@ -161,7 +162,7 @@ class Session:
             self.leave(str(exc))
             return
         if ancillary or flags & socket.MSG_CTRUNC:
-            fds = _descriptors(ancillary)
+            fds = descriptors(ancillary)
             if not size:
                 close_fds(fds)
             else:
@@ -503,13 +504,3 @@ class Session:
             log.error("%s: taking back from %s", self.device.name, self.client, exc_info=error)
         self.phase = step(self.phase, PhaseEvent.CLEARED)
         self._gone()
-
-
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """The descriptors of what recvmsg(2) gave."""
-    fds: list[int] = []
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(data) - len(data) % 4
-            fds += struct.unpack(f"{whole // 4}i", data[:whole])
-    return fds

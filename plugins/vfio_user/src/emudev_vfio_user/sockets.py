@@ -8,12 +8,20 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from emudev_core.errors import ConfigError, TransportError
 
-__all__ = ["MAX_PATH", "ListeningSocket", "check_path", "inherited_fd", "open_socket"]
+__all__ = [
+    "MAX_PATH",
+    "ListeningSocket",
+    "check_path",
+    "descriptors",
+    "inherited_fd",
+    "open_socket",
+]
 
 MAX_PATH: Final = 107  #: bytes that fit sun_path with its NUL. Source: unix(7).
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START. Source: sd_listen_fds(3).
@@ -68,6 +76,16 @@ def inherited_fd(name: str, environment: Mapping[str, str] | None = None) -> int
             where=f"path=fd:{name}",
         )
     return _FIRST_FD + names.index(name)
+
+
+def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors of what recvmsg(2) gave."""
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(data) - len(data) % 4
+            fds += struct.unpack(f"{whole // 4}i", data[:whole])
+    return fds
 
 
 class ListeningSocket:
