@@ -23,8 +23,12 @@ from emudev_net.burst import (
     CSUM_WANTED,
     FIRST,
     GSO_MASK,
+    GSO_TCP4,
+    GSO_TCP6,
+    GSO_UDP,
     LAST,
     ROW,
+    csum_word,
 )
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.primitives import (
@@ -81,3 +85,246 @@ GSO_UDP_L4: Final = 5
 GSO_ECN: Final = 0x80
 
 ETHERNET: Final = 14
+
+
+@inline
+def _failed(state: int) -> int:
+    """Note the errno of a call that failed, unless it only says "not now"; returns it."""
+    number = errno()
+    if number != EAGAIN and number != EINTR:
+        slot = min(max(number, 0), ERRNO_WORDS - 1)
+        at = state + 8 * (ERRNOS + slot)
+        store64(at, load64(at) + 1)
+        store64(state + 8 * LAST_ERRNO, number)
+    return number
+
+
+@inline
+def _add(state: int, word: int, amount: int) -> int:
+    """Add to a counter; returns 0."""
+    at = state + 8 * word
+    return store64(at, load64(at) + amount)
+
+
+@inline
+def _describe(row: int, header: int, frame: int, length: int) -> int:
+    """Write the metadata of a received frame into its row; returns whether that is possible.
+
+    Args:
+        row: Address of the row.
+        header: Address of its ``struct virtio_net_hdr``.
+        frame: Address of the frame.
+        length: Bytes of the frame.
+    """
+    said = load8(header)
+    gso = load8(header + 1) & ~GSO_ECN
+    start = load16(header + 6)
+    offset = load16(header + 8)
+    flags = FIRST | LAST
+    head = 0
+    size = 0
+    kind = 0
+    if said & NEEDS_CSUM:
+        if start + offset + 2 > length:
+            return 0
+        flags |= CSUM_WANTED
+    else:
+        start = 0
+        offset = 0
+        if said & DATA_VALID:
+            flags |= CSUM_GOOD
+    if gso != 0:
+        # The header's own length is what lies in the host's first buffer, not what is header.
+        size = load16(header + 4)
+        if gso == GSO_TCPV4 or gso == GSO_TCPV6:
+            if start + 20 > length:
+                return 0
+            head = start + 4 * (load8(frame + start + 12) >> 4)
+            kind = GSO_TCP4 if gso == GSO_TCPV4 else GSO_TCP6
+        elif gso == GSO_UDP_L4:
+            head = start + 8
+            kind = GSO_UDP
+        else:
+            return 0
+        if size == 0 or not said & NEEDS_CSUM or head > length:
+            return 0
+    store64(row + 16, flags | kind)
+    store64(row + 24, csum_word(start, offset, head, size))
+    return 1
+
+
+@queue_kernel
+def peek(state: int, burst: int, capacity: int) -> int:
+    """Show frames that the host sent; returns rows, one a frame.
+
+    Frames that can't be described are dropped and counted. At most `capacity` calls of ``read`` are made
+    beyond those that fill the burst.
+    """
+    fd = load64(state + 8 * FD)
+    header = load64(state + 8 * HEADER)
+    slot = load64(state + 8 * SLOT)
+    arena = load64(state + 8 * ARENA)
+    end = load64(state + 8 * ARENA_SIZE) - slot
+    cursor = load64(state + 8 * CURSOR)
+    rows = load64(state + 8 * ROWS)
+    head = load64(state + 8 * HEAD)
+    tail = load64(state + 8 * TAIL)
+    room = min(load64(state + 8 * CAPACITY), head + capacity)
+    tries = 2 * capacity
+    dropped = 0
+    while tail < room and cursor <= end and tries > 0:
+        tries -= 1
+        memory = arena + cursor
+        got = read(fd, memory, slot)
+        if got <= 0:
+            if got < 0 and _failed(state) == EINTR:
+                continue
+            break
+        length = got - header
+        if length < ETHERNET or got >= slot:  # a read that fills the slot was cut off
+            dropped += 1
+            continue
+        row = rows + tail * ROW
+        frame = memory + header
+        if header != 0:
+            if _describe(row, memory, frame, length) == 0:
+                dropped += 1
+                continue
+        else:
+            store64(row + 16, FIRST | LAST)
+            store64(row + 24, 0)
+        store64(row, frame)
+        store64(row + 8, length)
+        tail += 1
+        cursor += (got + 63) & ~63
+    if dropped:
+        _add(state, DROPPED, dropped)
+        _add(state, MALFORMED, dropped)
+    store64(state + 8 * CURSOR, cursor)
+    store64(state + 8 * TAIL, tail)
+    shown = min(tail - head, capacity)
+    copy(burst, rows + head * ROW, shown * ROW)
+    return shown
+
+
+@queue_kernel
+def release(state: int, burst: int, rows: int) -> int:
+    """Forget the first `rows` rows that were shown; their memory is used again."""
+    head = load64(state + 8 * HEAD)
+    tail = load64(state + 8 * TAIL)
+    table = load64(state + 8 * ROWS)
+    rows = min(max(rows, 0), tail - head)
+    moved = 0
+    for i in range(rows):
+        moved += load64(table + (head + i) * ROW + 8)
+    _add(state, FRAMES, rows)
+    _add(state, BYTES, moved)
+    head += rows
+    if head == tail:
+        head = 0
+        store64(state + 8 * TAIL, 0)
+        store64(state + 8 * CURSOR, 0)
+    store64(state + 8 * HEAD, head)
+    return 0
+
+
+@inline
+def _say(header: int, flags: int, word: int) -> int:
+    """Write the ``struct virtio_net_hdr`` of a packet; returns 0.
+
+    Args:
+        header: Where.
+        flags: Word 2 of its first row.
+        word: Word 3 of its first row.
+    """
+    said = 0
+    gso = 0
+    length = 0
+    size = 0
+    start = 0
+    offset = 0
+    if flags & CSUM_WANTED:
+        said = NEEDS_CSUM
+        start = word
+        offset = word >> 16
+    elif flags & CSUM_GOOD:
+        said = DATA_VALID
+    kind = flags & GSO_MASK
+    if kind != 0:
+        gso = GSO_UDP_L4
+        if kind == GSO_TCP4:
+            gso = GSO_TCPV4
+        elif kind == GSO_TCP6:
+            gso = GSO_TCPV6
+        length = word >> 32
+        size = word >> 48
+    store8(header, said)
+    store8(header + 1, gso)
+    store16(header + 2, length)
+    store16(header + 4, size)
+    store16(header + 6, start)
+    store16(header + 8, offset)
+    return 0
+
+
+@queue_kernel
+def push(state: int, burst: int, rows: int) -> int:
+    """Write packets to the host; returns the rows that were taken, written or dropped.
+
+    Fewer than given: the interface has no room now (EAGAIN). What it refuses otherwise is dropped, and
+    counted by errno: EIO when it is down, EINVAL when it does not like the header.
+    """
+    fd = load64(state + 8 * FD)
+    header = load64(state + 8 * HEADER)
+    vectors = load64(state + 8 * VECTORS)
+    most = load64(state + 8 * MAX_VECTORS)
+    scratch = load64(state + 8 * SCRATCH)
+    store64(vectors, scratch)
+    store64(vectors + 8, header)
+    first = 1 if header != 0 else 0
+    frames = 0
+    moved = 0
+    dropped = 0
+    done = 0
+    while done < rows:
+        row = burst + done * ROW
+        flags = load64(row + 16)
+        if header != 0:
+            _say(scratch, flags, load64(row + 24))
+        used = first
+        total = 0
+        at = row
+        count = 0
+        while True:
+            count += 1
+            length = load64(at + 8)
+            total += length
+            if used < most:
+                store64(vectors + used * 16, load64(at))
+                store64(vectors + used * 16 + 8, length)
+            used += 1
+            if load64(at + 16) & LAST or done + count >= rows:
+                break
+            at += ROW
+        if used > most:
+            dropped += 1
+            _add(state, MALFORMED, 1)
+            done += count
+            continue
+        number = EINTR
+        while number == EINTR:
+            number = 0
+            if writev(fd, vectors, used) < 0:
+                number = _failed(state)
+        if number == EAGAIN:
+            break
+        if number == 0:
+            frames += 1
+            moved += total
+        else:
+            dropped += 1
+        done += count
+    _add(state, FRAMES, frames)
+    _add(state, BYTES, moved)
+    _add(state, DROPPED, dropped)
+    return done

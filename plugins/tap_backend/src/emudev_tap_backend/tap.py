@@ -310,6 +310,14 @@ class Tap:
         except OSError as error:  # gone meanwhile, or before Linux 5.0
             log.debug("%s: carrier %s: %s", self.name, on, error.strerror)
 
+    def alive(self) -> bool:
+        """Whether the interface still exists, in whatever namespace."""
+        try:
+            fcntl.ioctl(self.fds[0], TUNGETIFF, bytes(_IFREQ.size))
+        except OSError:
+            return False
+        return True
+
     def set_queue(self, queue: int, attached: bool) -> None:
         """Let a queue of a multi-queue interface take part or not; queue 0 always does.
 
