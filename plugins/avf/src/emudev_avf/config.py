@@ -1,0 +1,90 @@
+"""What a user can tell an AVF device: the keys of its vdev string or TOML table."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from emudev_core.config import ProviderConfig
+
+from .virtchnl.opcodes import ALLOWED_CAPS, DEFAULT_CAPS
+
+__all__ = ["AvfConfig", "default_mac", "parse_mac"]
+
+MAX_QUEUES: Final = 16
+#: What the guest's largest MTU and the longest frame differ by: Ethernet header, two tags, FCS.
+FRAME_OVERHEAD: Final = 26
+
+
+class AvfConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configuration of an Intel Adaptive Virtual Function."""
+
+    queues: Annotated[
+        int, Meta(ge=1, le=MAX_QUEUES, description="queue pairs; the guest sees one vector more")
+    ] = 1
+    mac: Annotated[
+        str,
+        Meta(description="MAC address; empty: a stable local one made of the device's name"),
+    ] = ""
+    mtu: Annotated[
+        int,
+        Meta(
+            ge=68,
+            le=16356,
+            description="largest MTU that the guest may set",
+            extra_json_schema={"unit": "bytes"},
+        ),
+    ] = 9702
+    link_speed: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=400_000,
+            description="speed of the link that the guest is told",
+            extra_json_schema={"unit": "Mbit/s"},
+        ),
+    ] = 25_000
+    caps: Annotated[
+        int,
+        Meta(ge=0, le=0xFFFF_FFFF, description="virtchnl capability flags that are offered"),
+    ] = int(DEFAULT_CAPS)
+
+    def __post_init__(self) -> None:
+        if self.mac:
+            parse_mac(self.mac)
+        unknown = self.caps & ~int(ALLOWED_CAPS)
+        if unknown:
+            raise ValueError(
+                f"caps {self.caps:#010x} offers {unknown:#010x}, which is not implemented;"
+                f" allowed are the bits of {int(ALLOWED_CAPS):#010x}"
+            )
+
+
+def parse_mac(text: str) -> bytes:
+    """The 6 bytes of a unicast MAC address such as ``52:54:00:12:34:56``.
+
+    Raises:
+        ValueError: Something else, a multicast address, or zero.
+    """
+    parts = text.split(":")
+    try:
+        if len(parts) != 6 or any(len(p) != 2 or not p.isalnum() for p in parts):
+            raise ValueError
+        mac = bytes(int(p, 16) for p in parts)
+    except ValueError:
+        raise ValueError(
+            f"a MAC address is six pairs of hex digits, such as 52:54:00:12:34:56, not {text!r}"
+        ) from None
+    if mac[0] & 1:
+        raise ValueError(f"the MAC address {text} is a multicast address (first byte is odd)")
+    if not any(mac):
+        raise ValueError("the MAC address is zero")
+    return mac
+
+
+def default_mac(name: str) -> bytes:
+    """A locally administered unicast address, the same for the same device name."""
+    digest = hashlib.sha256(f"emudev {name}".encode()).digest()
+    return bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]

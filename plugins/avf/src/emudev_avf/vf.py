@@ -1,0 +1,362 @@
+"""The virtual function as its PF side sees it: what requests set up, and what a reset clears.
+
+`Vf` holds the state that virtchnl requests change and brings it to the data plane (`rings.Port`).
+It knows no PCI and no mailbox. State lives in the two records at the top: one is gone after any
+reset, the other outlives the resets of the VF. Source: avf.md sections 2.4, 4.5 to 4.7.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import attrs
+
+from emudev_core.events import Event, EventKind
+from emudev_core.queues import rx_queue, tx_queue
+
+from .config import FRAME_OVERHEAD, AvfConfig
+from .rings import Port, TagPlace
+from .virtchnl.limits import HENA_CAPS
+from .virtchnl.messages import PfEvent
+from .virtchnl.opcodes import Cap, EventCode, Op, legacy_speed
+
+__all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState"]
+
+SEVERITY_RESET: Final = 255
+PROMISCUOUS_UNICAST: Final = 1
+PROMISCUOUS_MULTICAST: Final = 2
+
+
+@attrs.frozen
+class QueueSetup:
+    """The ring of a queue as the guest configured it.
+
+    Attributes:
+        base: Guest address.
+        length: Descriptors.
+        buffer_size: Bytes of each receive buffer; 0 for a transmit queue.
+        max_packet: Longest received frame, bytes; 0 for a transmit queue.
+        crc_disable: Received frames keep their FCS.
+    """
+
+    base: int
+    length: int
+    buffer_size: int = 0
+    max_packet: int = 0
+    crc_disable: bool = False
+
+
+@attrs.define
+class VfState:
+    """What every reset clears.
+
+    Attributes:
+        caps: Granted capability flags.
+        rx, tx: Configured queues by number.
+        rx_enabled, tx_enabled: Bit sets of the enabled queues.
+        rx_vectors, tx_vectors: Interrupt vector by queue.
+        addresses: Accepted MAC addresses.
+        promiscuous: Bit 0 unicast, bit 1 multicast.
+        vlans: Accepted VLAN ids.
+        vlan_filter: Whether unknown VLAN ids are dropped.
+        strip: Whether the tag of received frames is taken out.
+        rss_key: 52 bytes, or empty.
+        rss_lut: 64 queues, or empty.
+        rss_hena: Hashed packet types.
+    """
+
+    caps: int = 0
+    rx: dict[int, QueueSetup] = attrs.field(factory=dict)
+    tx: dict[int, QueueSetup] = attrs.field(factory=dict)
+    rx_enabled: int = 0
+    tx_enabled: int = 0
+    rx_vectors: dict[int, int] = attrs.field(factory=dict)
+    tx_vectors: dict[int, int] = attrs.field(factory=dict)
+    addresses: set[bytes] = attrs.field(factory=set)
+    promiscuous: int = 0
+    vlans: set[int] = attrs.field(factory=set)
+    vlan_filter: bool = True
+    strip: bool = False
+    rss_key: bytes = b""
+    rss_lut: bytes = b""
+    rss_hena: int = HENA_CAPS
+
+
+@attrs.define
+class Lasting:
+    """What outlives a reset of the VF, but not one of the whole device.
+
+    Attributes:
+        mac: What `default_mac_addr` reports: the configured address, or the primary one that the
+            guest has set since (avf.md 4.5, "The MAC rule").
+        queue_pairs: Number of queue pairs that are reported.
+        major, minor: Version of virtchnl; Linux does not repeat it after a reset.
+    """
+
+    mac: bytes
+    queue_pairs: int
+    major: int = 1
+    minor: int = 1
+
+
+class Outside(Protocol):
+    """What a `Vf` asks of the device around it."""
+
+    def send(self, opcode: int, status: int, payload: bytes) -> None:
+        """Send a message to the guest."""
+
+    def begin_reset(self) -> None:
+        """The guest asked for a reset: do it now."""
+
+    def announce_reset(self) -> None:
+        """Tell the guest that it will be reset, and reset it."""
+
+    def post(self, event: Event) -> None:
+        """Tell the subscribers of the device."""
+
+
+class Vf:
+    """See the module. For the loop's thread.
+
+    Args:
+        config: The device's configuration.
+        mac: Its configured MAC address.
+        port: Its data plane.
+        outside: The device.
+
+    Attributes:
+        state: What every reset clears.
+        lasting: What outlives a reset of the VF.
+        link: Whether the link is up.
+        speed: Speed of the link, Mbit/s.
+    """
+
+    def __init__(self, config: AvfConfig, mac: bytes, port: Port, outside: Outside) -> None:
+        self.config = config
+        self.mac = mac
+        self.port = port
+        self.outside = outside
+        self.link = False
+        self.speed = config.link_speed
+        self.state = VfState()
+        self.lasting = Lasting(mac=mac, queue_pairs=config.queues)
+        self._wanted_pairs = 0
+
+    # -- numbers that requests are checked against and answered with
+
+    @property
+    def caps(self) -> Cap:
+        """What was granted."""
+        return Cap(self.state.caps)
+
+    @property
+    def queue_pairs(self) -> int:
+        """Queue pairs that the guest may use."""
+        return self.lasting.queue_pairs
+
+    @property
+    def max_vectors(self) -> int:
+        """Interrupt vectors, the mailbox' included."""
+        return self.config.queues + 1
+
+    @property
+    def max_frame(self) -> int:
+        """Longest frame, as reported, bytes."""
+        return self.config.mtu + FRAME_OVERHEAD
+
+    # -- capabilities
+
+    def grant(self, wanted: int) -> int:
+        """Grant what is wanted and offered; of the two kinds of VLAN offload only the second."""
+        caps = Cap(self.config.caps & wanted)
+        if Cap.VLAN_V2 in caps:
+            caps &= ~Cap.VLAN
+        self.state.caps = int(caps)
+        self.show_vlans()
+        return int(caps)
+
+    # -- queues
+
+    def set_rx(self, queue: int, setup: QueueSetup | None) -> None:
+        """Configure a receive queue, or forget it."""
+        ring = self.port.rx[queue]
+        if setup is None:
+            self.state.rx.pop(queue, None)
+            ring.configure(0, 0, 0, 0)
+            return
+        self.state.rx[queue] = setup
+        ring.configure(
+            setup.base, setup.length, setup.buffer_size, setup.max_packet, setup.crc_disable
+        )
+
+    def set_tx(self, queue: int, setup: QueueSetup | None) -> None:
+        """Configure a transmit queue, or forget it."""
+        if setup is None:
+            self.state.tx.pop(queue, None)
+            self.port.tx[queue].configure(0, 0)
+            return
+        self.state.tx[queue] = setup
+        self.port.tx[queue].configure(setup.base, setup.length)
+
+    def map_vector(self, rx: bool, queue: int, vector: int) -> None:
+        """Let a queue's interrupts go to a vector; kept until a reset."""
+        (self.state.rx_vectors if rx else self.state.tx_vectors)[queue] = vector
+        self.port.map_queue(rx, queue, vector)
+
+    def enable(self, rx: int, tx: int) -> None:
+        """Enable the queues of two bit sets; those that are enabled already go on."""
+        for queue in bits(rx & ~self.state.rx_enabled):
+            self.state.rx_enabled |= 1 << queue
+            self.port.rx[queue].enable()
+            self.outside.post(Event(EventKind.QUEUE_STATE, queue=rx_queue(queue), value=1))
+        for queue in bits(tx & ~self.state.tx_enabled):
+            self.state.tx_enabled |= 1 << queue
+            self.port.tx[queue].enable()
+            self.outside.post(Event(EventKind.QUEUE_STATE, queue=tx_queue(queue), value=1))
+
+    def disable(self, rx: int, tx: int) -> None:
+        """Disable the queues of two bit sets: no kernel touches their memory when this returns."""
+        for queue in bits(rx & self.state.rx_enabled):
+            self.state.rx_enabled &= ~(1 << queue)
+            self.port.rx[queue].disable()
+            self.outside.post(Event(EventKind.QUEUE_STATE, queue=rx_queue(queue), value=0))
+        for queue in bits(tx & self.state.tx_enabled):
+            self.state.tx_enabled &= ~(1 << queue)
+            self.port.tx[queue].disable()
+            self.outside.post(Event(EventKind.QUEUE_STATE, queue=tx_queue(queue), value=0))
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest has enabled any queue."""
+        return bool(self.state.rx_enabled | self.state.tx_enabled)
+
+    # -- filters and hash, brought to the data plane
+
+    def show_addresses(self) -> None:
+        """Bring addresses and promiscuous modes to the data plane, and tell the subscribers."""
+        addresses = self.state.addresses
+        self.port.set_macs(
+            {a for a in addresses if not a[0] & 1}, {a for a in addresses if a[0] & 1}
+        )
+        self.port.set_promiscuous(
+            bool(self.state.promiscuous & PROMISCUOUS_UNICAST),
+            bool(self.state.promiscuous & PROMISCUOUS_MULTICAST),
+        )
+        self.outside.post(Event(EventKind.FILTER))
+
+    def show_vlans(self) -> None:
+        """Bring VLAN filter and offload to the data plane.
+
+        A guest that was granted no way to name its VLANs gets all of them.
+        """
+        filtering = self.state.vlan_filter and self.caps & (Cap.VLAN | Cap.VLAN_V2)
+        self.port.set_vlan_filter(self.state.vlans if filtering else None)
+        strip = TagPlace.L2TAG1 if self.state.strip else TagPlace.NONE
+        self.port.set_vlan_offload(strip)
+
+    def show_rss(self) -> None:
+        """Bring key, table and hashed types to the data plane."""
+        state = self.state
+        self.port.set_rss(state.rss_key, state.rss_lut, state.rss_hena)
+
+    def set_rss_registers(self, hena: list[int], key: list[int], lut: list[int]) -> None:
+        """Take the hash of a guest without RSS_PF, from its registers.
+
+        Args:
+            hena: VFQF_HENA, 2 words.
+            key: VFQF_HKEY, 13 words.
+            lut: VFQF_HLUT, 16 words of 4 entries.
+        """
+        if Cap.RSS_PF in self.caps:
+            return
+        state = self.state
+        state.rss_hena = (hena[1] << 32 | hena[0]) & HENA_CAPS
+        state.rss_key = b"".join(w.to_bytes(4, "little") for w in key)
+        entries = b"".join(w.to_bytes(4, "little") for w in lut)
+        state.rss_lut = bytes(e if e < self.queue_pairs else 0 for e in entries)
+        self.show_rss()
+
+    # -- events
+
+    def set_link(self, up: bool, speed: int) -> None:
+        """The link changed: tell the guest, once it has queues, and the subscribers."""
+        changed = up != self.link
+        if not changed and speed == self.speed:
+            return
+        self.link, self.speed = up, speed
+        if changed:
+            self.outside.post(Event(EventKind.LINK, value=int(up)))
+        if self.running:
+            self.send_link()
+
+    def send_link(self) -> None:
+        """Send a LINK_CHANGE event, in the format that was granted."""
+        advanced = Cap.ADV_LINK_SPEED in self.caps
+        speed = self.speed if advanced else legacy_speed(self.speed)
+        event = PfEvent(
+            event=EventCode.LINK_CHANGE, link_speed=speed if self.link else 0, link_status=self.link
+        )
+        self.outside.send(Op.EVENT, 0, event.pack())
+
+    def send_link_if_up(self) -> None:
+        """After queues were enabled: without this event there is no carrier (avf.md 0, fact 8)."""
+        if self.link:
+            self.send_link()
+
+    def send_reset_impending(self) -> None:
+        """Tell the guest that it will be reset."""
+        event = PfEvent(event=EventCode.RESET_IMPENDING, severity=SEVERITY_RESET)
+        self.outside.send(Op.EVENT, 0, event.pack())
+
+    # -- resets
+
+    def want_queue_pairs(self, pairs: int) -> None:
+        """Report another number of queue pairs after the reset that this announces."""
+        self._wanted_pairs = pairs
+        self.outside.announce_reset()
+
+    def reset(self, *, power: bool = False) -> None:
+        """Forget what a reset clears; the data plane has stopped when this returns.
+
+        Args:
+            power: A reset of the whole device: version, queue count and MAC address go, too.
+        """
+        was_running = self.running
+        self.port.reset()
+        self.state = VfState()
+        if power:
+            self.lasting = Lasting(mac=self.mac, queue_pairs=self.config.queues)
+            self._wanted_pairs = 0
+        elif self._wanted_pairs:
+            self.lasting.queue_pairs = self._wanted_pairs
+            self._wanted_pairs = 0
+        self.show_all()
+        self.outside.post(Event(EventKind.RESET, value=int(was_running)))
+
+    def show_all(self) -> None:
+        """Bring everything but the queues to the data plane."""
+        self.show_addresses()
+        self.show_vlans()
+        self.show_rss()
+
+    def restore(self, state: VfState, lasting: Lasting) -> None:
+        """Take saved records, and set the data plane up as they say; queues start at their tail."""
+        self.port.reset()
+        self.state, self.lasting = state, lasting
+        for queue, setup in state.rx.items():
+            self.set_rx(queue, setup)
+        for queue, setup in state.tx.items():
+            self.set_tx(queue, setup)
+        for queue, vector in state.rx_vectors.items():
+            self.port.map_queue(True, queue, vector)
+        for queue, vector in state.tx_vectors.items():
+            self.port.map_queue(False, queue, vector)
+        self.show_all()
+        rx, state.rx_enabled = state.rx_enabled, 0
+        tx, state.tx_enabled = state.tx_enabled, 0
+        self.enable(rx, tx)
+
+
+def bits(mask: int) -> list[int]:
+    """The numbers of the bits that are set."""
+    return [i for i in range(mask.bit_length()) if mask >> i & 1]

@@ -1,0 +1,308 @@
+"""Wire structs of virtchnl: payloads of requests, replies and events, little endian.
+
+Requests with a row of elements are a head and an element here; `handlers.elements` takes them
+apart.
+Source: avf.md sections 4.2, 4.5, 4.6 and 4.7 (virtchnl.h).
+"""
+
+from __future__ import annotations
+
+from emudev_core.wire import Wire, raw, s32, u8, u16, u32, u64, wire
+
+__all__ = [
+    "EthAddr",
+    "EthAddrHead",
+    "EthStats",
+    "GetVfResources",
+    "IrqMapHead",
+    "PfEvent",
+    "Promiscuous",
+    "QueueSelect",
+    "RequestQueues",
+    "RssHena",
+    "RssHfunc",
+    "RssKeyHead",
+    "RssLutHead",
+    "RxQueueInfo",
+    "TxQueueInfo",
+    "VectorMap",
+    "Version",
+    "VfResources",
+    "VlanFilter",
+    "VlanFilterHead",
+    "VlanHead",
+    "VlanId",
+    "VlanSetting",
+    "VlanV2Caps",
+    "VsiQueuesHead",
+    "VsiResource",
+]
+
+
+@wire(size=8)
+class Version(Wire):
+    """VERSION, both ways."""
+
+    major: int = u32("1")
+    minor: int = u32("0 or 1")
+
+
+@wire(size=4)
+class GetVfResources(Wire):
+    """GET_VF_RESOURCES, request."""
+
+    caps: int = u32("capability flags that the driver would use")
+
+
+@wire(size=20)
+class VfResources(Wire):
+    """GET_VF_RESOURCES, head of the reply; a `VsiResource` follows for each VSI."""
+
+    num_vsis: int = u16("number of VSIs: 1")
+    num_queue_pairs: int = u16("queue pairs, 1 to 16")
+    max_vectors: int = u16("interrupt vectors, the mailbox' included; at least 2")
+    max_mtu: int = u16("longest frame, bytes, two tags and FCS included; 0 for no limit")
+    vf_cap_flags: int = u32("granted capability flags")
+    rss_key_size: int = u32("bytes of the hash key: 52")
+    rss_lut_size: int = u32("entries of the lookup table: 64")
+
+
+@wire(size=16)
+class VsiResource(Wire):
+    """GET_VF_RESOURCES, one VSI of the reply."""
+
+    vsi_id: int = u16("id that later requests carry")
+    num_queue_pairs: int = u16("queue pairs of the VSI")
+    vsi_type: int = s32("6 for SR-IOV")
+    qset_handle: int = u16("0")
+    default_mac_addr: bytes = raw(6, "the interface's address")
+
+
+@wire(size=24)
+class TxQueueInfo(Wire):
+    """CONFIG_TX_QUEUE, and the first part of a pair in CONFIG_VSI_QUEUES."""
+
+    vsi_id: int = u16("the VSI")
+    queue_id: int = u16("number of the queue pair")
+    ring_len: int = u16("descriptors, a multiple of 8; 0 leaves the queue alone")
+    headwb_enabled: int = u16("ignored", default=0)
+    dma_ring_addr: int = u64("guest address of the ring, 128-byte aligned", default=0)
+    dma_headwb_addr: int = u64("ignored", default=0)
+
+
+@wire(size=40)
+class RxQueueInfo(Wire):
+    """CONFIG_RX_QUEUE, and the second part of a pair in CONFIG_VSI_QUEUES."""
+
+    vsi_id: int = u16("the VSI")
+    queue_id: int = u16("number of the queue pair")
+    ring_len: int = u32("descriptors, a multiple of 32; 0 leaves the queue alone")
+    hdr_size: int = u16("bytes of a header buffer: 0", default=0)
+    splithdr_enabled: int = u16("header split: 0", default=0)
+    databuffer_size: int = u32("bytes of a buffer, a multiple of 128, 1024 to 16256", default=0)
+    max_pkt_size: int = u32("longest frame, bytes, 64 to 16382", default=0)
+    crc_disable: int = u8("1: frames keep their FCS", default=0)
+    rxdid: int = u8("descriptor format; 0 and 1 mean legacy, 32 bytes", default=0)
+    flags: int = u8("bit 0: receive timestamps", default=0)
+    pad1: int = u8("zero", default=0)
+    dma_ring_addr: int = u64("guest address of the ring, 128-byte aligned", default=0)
+    rx_split_pos: int = s32("0", default=0)
+    pad2: int = u32("zero", default=0)
+
+
+@wire(size=8)
+class VsiQueuesHead(Wire):
+    """CONFIG_VSI_QUEUES, head; for each pair a `TxQueueInfo` and a `RxQueueInfo` follow."""
+
+    vsi_id: int = u16("the VSI")
+    num_queue_pairs: int = u16("number of pairs that follow")
+    pad1: int = u32("zero", default=0)
+
+
+@wire(size=2)
+class IrqMapHead(Wire):
+    """CONFIG_IRQ_MAP, head; the `VectorMap` entries that follow are 2-byte aligned only."""
+
+    num_vectors: int = u16("number of entries")
+
+
+@wire(size=12)
+class VectorMap(Wire):
+    """CONFIG_IRQ_MAP, one entry: the queues that a vector serves."""
+
+    vsi_id: int = u16("the VSI")
+    vector_id: int = u16("interrupt vector, 0 for the mailbox'")
+    rxq_map: int = u16("bit set of receive queues")
+    txq_map: int = u16("bit set of transmit queues")
+    rxitr_idx: int = u16("throttle of receive queues, a hint", default=0)
+    txitr_idx: int = u16("throttle of transmit queues, a hint", default=0)
+
+
+@wire(size=12)
+class QueueSelect(Wire):
+    """ENABLE_QUEUES, DISABLE_QUEUES, GET_STATS (where only the VSI counts)."""
+
+    vsi_id: int = u16("the VSI")
+    pad1: int = u16("zero", default=0)
+    rx_queues: int = u32("bit set of receive queues", default=0)
+    tx_queues: int = u32("bit set of transmit queues", default=0)
+
+
+@wire(size=4)
+class EthAddrHead(Wire):
+    """ADD_ETH_ADDR, DEL_ETH_ADDR, head; `EthAddr` elements follow."""
+
+    vsi_id: int = u16("the VSI")
+    num_elements: int = u16("number of addresses")
+
+
+@wire(size=8)
+class EthAddr(Wire):
+    """One MAC address."""
+
+    addr: bytes = raw(6, "the address")
+    type: int = u8("lower two bits: an AddressType", default=0)
+    pad1: int = u8("zero", default=0)
+
+
+@wire(size=4)
+class VlanHead(Wire):
+    """ADD_VLAN, DEL_VLAN, head; `VlanId` elements follow."""
+
+    vsi_id: int = u16("the VSI")
+    num_elements: int = u16("number of ids")
+
+
+@wire(size=2)
+class VlanId(Wire):
+    """One VLAN id."""
+
+    vlan_id: int = u16("0 to 4095")
+
+
+@wire(size=4)
+class Promiscuous(Wire):
+    """CONFIG_PROMISCUOUS_MODE."""
+
+    vsi_id: int = u16("the VSI")
+    flags: int = u16("bit 0: all unicast frames; bit 1: all multicast frames")
+
+
+@wire(size=96)
+class EthStats(Wire):
+    """GET_STATS, reply: counters since power-on, seen from the guest."""
+
+    rx_bytes: int = u64("bytes received")
+    rx_unicast: int = u64("unicast frames received")
+    rx_multicast: int = u64("multicast frames received")
+    rx_broadcast: int = u64("broadcast frames received")
+    rx_discards: int = u64("frames dropped for lack of buffers")
+    rx_unknown_protocol: int = u64("0")
+    tx_bytes: int = u64("bytes sent")
+    tx_unicast: int = u64("unicast frames sent")
+    tx_multicast: int = u64("multicast frames sent")
+    tx_broadcast: int = u64("broadcast frames sent")
+    tx_discards: int = u64("frames dropped on their way out")
+    tx_errors: int = u64("frames that could not be sent as described")
+
+
+@wire(size=16)
+class PfEvent(Wire):
+    """EVENT, from the PF side."""
+
+    event: int = s32("an EventCode")
+    link_speed: int = u32("Mbit/s with ADV_LINK_SPEED, else a flag", default=0)
+    link_status: int = u8("1 = up", default=0)
+    pad1: bytes = raw(3, "zero", default=bytes(3))
+    severity: int = s32("255 for an impending reset, else 0", default=0)
+
+
+@wire(size=4)
+class RssKeyHead(Wire):
+    """CONFIG_RSS_KEY, head; the key follows."""
+
+    vsi_id: int = u16("the VSI")
+    key_len: int = u16("bytes of the key")
+
+
+@wire(size=4)
+class RssLutHead(Wire):
+    """CONFIG_RSS_LUT, head; one byte, a queue, follows for each entry."""
+
+    vsi_id: int = u16("the VSI")
+    lut_entries: int = u16("entries")
+
+
+@wire(size=8)
+class RssHena(Wire):
+    """GET_RSS_HENA_CAPS, reply; SET_RSS_HENA, request."""
+
+    hena: int = u64("bit set of hashed packet types")
+
+
+@wire(size=8)
+class RssHfunc(Wire):
+    """CONFIG_RSS_HFUNC."""
+
+    vsi_id: int = u16("the VSI")
+    rss_algorithm: int = u16("0 Toeplitz, 1 XOR, 2 symmetric Toeplitz, 3 symmetric XOR")
+    reserved: int = u32("zero", default=0)
+
+
+@wire(size=2)
+class RequestQueues(Wire):
+    """REQUEST_QUEUES, request and, where it was not accepted, reply."""
+
+    num_queue_pairs: int = u16("wanted; in the reply the most that can be had")
+
+
+@wire(size=40)
+class VlanV2Caps(Wire):
+    """GET_OFFLOAD_VLAN_V2_CAPS, reply; words are sets of VlanSupport."""
+
+    filtering_outer: int = u32("filters on outer tags", default=0)
+    filtering_inner: int = u32("filters on inner tags", default=0)
+    filtering_ethertype_init: int = u32("ethertypes that are filtered at first", default=0)
+    max_filters: int = u16("how many filters there may be", default=0)
+    pad1: int = u16("zero", default=0)
+    stripping_outer: int = u32("stripping of outer tags", default=0)
+    stripping_inner: int = u32("stripping of inner tags", default=0)
+    insertion_outer: int = u32("insertion of outer tags", default=0)
+    insertion_inner: int = u32("insertion of inner tags", default=0)
+    offload_ethertype_init: int = u32("ethertypes that are offloaded at first", default=0)
+    ethertype_match: int = u8("0: stripping and insertion have the same ethertype", default=0)
+    pad2: bytes = raw(3, "zero", default=bytes(3))
+
+
+@wire(size=8)
+class VlanFilterHead(Wire):
+    """ADD_VLAN_V2, DEL_VLAN_V2, head; `VlanFilter` elements follow."""
+
+    vport_id: int = u16("the VSI")
+    num_elements: int = u16("number of filters")
+    pad1: int = u32("zero", default=0)
+
+
+@wire(size=32)
+class VlanFilter(Wire):
+    """One VLAN filter; an unused half is zero."""
+
+    inner_tci: int = u16("inner tag", default=0)
+    inner_tci_mask: int = u16("which bits of it count", default=0)
+    inner_tpid: int = u16("its ethertype, 0x8100", default=0)
+    pad1: int = u16("zero", default=0)
+    outer_tci: int = u16("outer tag", default=0)
+    outer_tci_mask: int = u16("which bits of it count", default=0)
+    outer_tpid: int = u16("its ethertype, 0x8100", default=0)
+    pad2: int = u16("zero", default=0)
+    pad3: bytes = raw(16, "zero", default=bytes(16))
+
+
+@wire(size=16)
+class VlanSetting(Wire):
+    """ENABLE/DISABLE_VLAN_STRIPPING_V2, _INSERTION_V2 and _FILTERING_V2."""
+
+    outer_ethertype: int = u32("ethertypes of outer tags, a set of VlanSupport", default=0)
+    inner_ethertype: int = u32("ethertypes of inner tags, a set of VlanSupport", default=0)
+    vport_id: int = u16("the VSI", default=0)
+    pad1: bytes = raw(6, "zero", default=bytes(6))
