@@ -1,0 +1,91 @@
+"""Builders: plugins that are not installed, devices without a host, guest memory."""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..device import Device
+from ..hooks import hookimpl
+from ..loop import Loop
+from ..memory import Mapping, MemoryRegion
+from ..plugins import KINDS, Plugins, Source, find_sources
+from ..registry import Registry
+from ..specs import Spec
+
+__all__ = ["GuestMemory", "make_device", "make_plugins", "make_source", "open_descriptors"]
+
+
+def make_source(*records: Spec, distribution: str = "test-plugin", version: str = "1.0") -> Source:
+    """A plugin that offers these records, as if a distribution of that name were installed."""
+    module: Any = types.ModuleType(distribution.replace("-", "_"))
+    for kind, (hook, cls) in KINDS.items():
+        mine = [record for record in records if isinstance(record, cls)]
+        if mine:
+            setattr(module, hook, hookimpl(_returning(mine, kind)))
+    return Source(distribution, distribution, version, lambda: module)
+
+
+def _returning(records: Sequence[Spec], kind: str) -> Any:
+    def answer() -> Sequence[Spec]:
+        return records
+
+    answer.__name__ = f"emudev_{kind}s"
+    return answer
+
+
+def make_plugins(*records: Spec, installed: bool = False) -> Plugins:
+    """Plugins that offer these records, and what is installed if that is wanted."""
+    sources: Iterable[Source] = find_sources() if installed else ()
+    return Plugins([*sources, make_source(*records)] if records else sources)
+
+
+def make_device(
+    provider: object | None = None, name: str = "test_emudev_0", loop: Loop | None = None
+) -> Device:
+    """A device without a host, with an object as its provider."""
+    device = Registry(loop).allocate(name, "a test")
+    if provider is not None:
+        device.register(provider, "provider", "test-plugin 1.0")
+    return device
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+class GuestMemory:
+    """A range of guest memory in a memfd, mapped here.
+
+    Args:
+        size: Bytes.
+        guest: Guest address of its first byte.
+
+    Attributes:
+        fd: The memfd, owned by this.
+        region: The range as a transport would publish it.
+    """
+
+    def __init__(self, size: int = 65536, guest: int = 0x10_0000) -> None:
+        self.fd = os.memfd_create("emudev-test", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, size)
+        self._mapping = Mapping(self.fd, 0, size)
+        self.region = MemoryRegion(guest, size, self._mapping.address)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store bytes, as the guest does."""
+        os.pwrite(self.fd, data, offset)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Fetch bytes, as the guest does."""
+        return os.pread(self.fd, size, offset)
+
+    def close(self) -> None:
+        """Unmap and close; a second call does nothing."""
+        self._mapping.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
