@@ -50,6 +50,8 @@ def test_the_text_of_a_script_may_stand_on_the_command_line():
         (["smoke", "-c", "true", "--nic", "e1000e"], "expected a script"),
         (["smoke"], "no device"),
         (["smoke", "--vdev", "a", "--server", "b"], "exclude each other"),
+        (["nosuch", "--nic", "e1000e"], "no script nosuch: neither"),
+        (["smoke", "--nic", "rtl8139"], "no NIC rtl8139: expected one of"),
         (["smoke", "--nic", "e1000e", "--set", "DUR"], "expected NAME=VALUE, got DUR"),
         (["smoke", "--nic", "e1000e", "--set", "A-B=1"], "expected NAME=VALUE, got A-B=1"),
     ],

@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from emudev_lab.errors import CommandError, GuestError
+from emudev_lab.host import emudev_command
 from emudev_lab.lab import Lab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -18,19 +18,11 @@ KERNELS = [
     pytest.param(name, marks=pytest.mark.guest(kernel=name), id=name)
     for name in ("stable", "backports")
 ]
-# `emudev lab`, whatever else of the command line is installed.
-LAB = """
-import argparse, sys
-from emudev_lab.command import add_arguments, main
-parser = argparse.ArgumentParser()
-add_arguments(parser)
-sys.exit(main(parser.parse_args()))
-"""
 
 
 def lab(*words, **options):
     return subprocess.Popen(
-        [sys.executable, "-c", LAB, *words],
+        [*emudev_command(), "lab", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

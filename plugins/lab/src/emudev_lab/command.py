@@ -11,6 +11,7 @@ from types import FrameType
 from emudev_core.errors import ConfigError
 
 from . import script
+from .errors import LabError
 from .lab import KERNELS, Lab
 from .preparation import prepare, qemu_version
 from .qemu import KINDS, Nic
@@ -145,11 +146,16 @@ def request_of(arguments: argparse.Namespace) -> Request:
             raise ConfigError(f"expected NAME=VALUE, got {pair}", where="--set")
         variables[key] = value
     text = arguments.text
+    try:
+        chosen = script.find(arguments.script) if text is None else script.parse(text, "-c")
+        nics = tuple(Nic.parse(nic) for nic in arguments.nic)
+    except LabError as error:
+        raise ConfigError(str(error), where="emudev lab run") from error
     return Request(
-        script=script.find(arguments.script) if text is None else script.parse(text, "-c"),
+        script=chosen,
         vdevs=tuple(arguments.vdev),
         server=arguments.server,
-        nics=tuple(Nic.parse(nic) for nic in arguments.nic),
+        nics=nics,
         kernel=arguments.kernel,
         variables=variables,
         smp=arguments.smp,

@@ -33,8 +33,7 @@ def emudev_command() -> list[str]:
     program = Path(sys.executable).with_name("emudev")
     if program.exists():
         return [str(program)]
-    code = "import sys; from emudev_core.cli import main; sys.exit(main())"
-    return [sys.executable, "-P", "-c", code]
+    return [sys.executable, "-P", "-m", "emudev_core.cli"]
 
 
 class Server:
