@@ -1,0 +1,213 @@
+"""The Internet checksum and CRC-32C, over memory and over the rows of a packet.
+
+Sums are of 16-bit words as they lie in memory (little endian): the ones' complement sum does not care
+about byte order as long as the result is stored the same way (RFC 1071, section 2B). `fold` brings one to
+16 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .jit import inline
+from .primitives import Words, copy, load8, load16, load32, load64, store8
+
+__all__ = [
+    "CRC32C_TABLE",
+    "checksum_rows",
+    "complete_rows",
+    "crc32c_rows",
+    "crc_table",
+    "fold",
+    "gather",
+    "ipv4_header_sum",
+    "pseudo_header_sum",
+    "scatter16",
+    "sum16",
+]
+
+
+@inline
+def fold(total: int) -> int:
+    """A sum of 16-bit words as 16 bits, 0 to 0xFFFF."""
+    total = (total & 0xFFFFFFFF) + ((total >> 32) & 0x7FFFFFFF)
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
+@inline
+def sum16(address: int, size: int) -> int:
+    """Sum of the little-endian 16-bit words of `size` bytes; an odd last byte is a low one.
+
+    At most 2**31 bytes; not folded, below 2**49.
+    """
+    a = 0
+    b = 0
+    end = address + size
+    while address + 16 <= end:
+        a += load32(address) + load32(address + 4)
+        b += load32(address + 8) + load32(address + 12)
+        address += 16
+    a += b
+    while address + 2 <= end:
+        a += load16(address)
+        address += 2
+    if address < end:
+        a += load8(address)
+    return a
+
+
+@inline
+def swapped(total: int) -> int:
+    """What a folded sum is when its bytes start at an odd place."""
+    folded = fold(total)
+    return (folded >> 8) | (folded & 0xFF) << 8
+
+
+@inline
+def checksum_rows(burst: int, row: int, count: int, start: int) -> int:
+    """Sum, not folded, of the bytes of a packet from offset `start` to its end.
+
+    Args:
+        burst: Address of the table.
+        row: First row of the packet.
+        count: Its rows.
+        start: Offset in the frame, bytes.
+    """
+    total = 0
+    done = 0
+    skip = start
+    for i in range(row, row + count):
+        address = load64(burst + i * 64)
+        size = load64(burst + i * 64 + 8)
+        if skip >= size:
+            skip -= size
+            continue
+        part = sum16(address + skip, size - skip)
+        total += swapped(part) if done & 1 else fold(part)
+        done += size - skip
+        skip = 0
+    return total
+
+
+@inline
+def ipv4_header_sum(address: int, size: int) -> int:
+    """The header checksum of an IPv4 header of `size` bytes, its own field taken as zero.
+
+    As it is stored (little endian view of network order).
+    """
+    total = sum16(address, size) - load16(address + 10)
+    return ~fold(total) & 0xFFFF
+
+
+@inline
+def pseudo_header_sum(ip: int, version: int, protocol: int, length: int) -> int:
+    """Folded sum of the pseudo header.
+
+    Args:
+        ip: Address of the IP header.
+        version: 4 or 6.
+        protocol: Number of the transport protocol.
+        length: Bytes of transport header and payload.
+    """
+    total = sum16(ip + 12, 8) if version == 4 else sum16(ip + 8, 32)
+    # Protocol and length stand in network order: swap them into the words' order.
+    total += (protocol & 0xFF) << 8
+    total += ((length >> 8) & 0xFF) | (length & 0xFF) << 8
+    total += ((length >> 24) & 0xFF) | ((length >> 16) & 0xFF) << 8
+    return fold(total)
+
+
+@inline
+def gather(burst: int, row: int, count: int, offset: int, target: int, size: int) -> int:
+    """Copy up to `size` bytes of a packet from `offset` on; returns how many there were."""
+    done = 0
+    skip = offset
+    for i in range(row, row + count):
+        have = load64(burst + i * 64 + 8)
+        if skip >= have:
+            skip -= have
+            continue
+        part = min(have - skip, size - done)
+        copy(target + done, load64(burst + i * 64) + skip, part)
+        done += part
+        skip = 0
+        if done >= size:
+            break
+    return done
+
+
+@inline
+def scatter16(burst: int, row: int, count: int, offset: int, value: int) -> int:
+    """Store a little-endian 16-bit value at an offset of a packet; returns 1, or 0 behind its end."""
+    skip = offset
+    left = 2
+    for i in range(row, row + count):
+        have = load64(burst + i * 64 + 8)
+        while left > 0 and skip < have:
+            store8(load64(burst + i * 64) + skip, value & 0xFF)
+            value >>= 8
+            skip += 1
+            left -= 1
+        if left == 0:
+            return 1
+        skip -= have
+    return 0
+
+
+@inline
+def complete_rows(burst: int, row: int, count: int, start: int, udp: int) -> int:
+    """The value for a checksum field that holds the pseudo-header sum, from `start` to the end.
+
+    Args:
+        burst: Address of the table.
+        row: First row of the packet.
+        count: Its rows.
+        start: Where the transport header starts.
+        udp: 1 if a zero has to be 0xFFFF (RFC 768).
+    """
+    value = ~fold(checksum_rows(burst, row, count, start)) & 0xFFFF
+    if value == 0 and udp:
+        return 0xFFFF
+    return value
+
+
+def crc_table(polynomial: int) -> Words:
+    """Table of 256 words for a reflected CRC of 32 bits."""
+    words = Words(256)
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = value >> 1 ^ polynomial if value & 1 else value >> 1
+        words[byte] = value
+    return words
+
+
+#: CRC-32C (Castagnoli), RFC 9260 appendix A.
+CRC32C_TABLE: Final = crc_table(0x82F63B78)
+
+
+@inline
+def crc32c_rows(table: int, burst: int, row: int, count: int, start: int) -> int:
+    """CRC-32C of a packet from `start` on, its own field at start + 8 taken as zero.
+
+    Args:
+        table: Address of a `crc_table`.
+        burst: Address of the burst.
+        row: First row of the packet.
+        count: Its rows.
+        start: Where the SCTP header starts.
+    """
+    crc = 0xFFFFFFFF
+    at = 0
+    for i in range(row, row + count):
+        address = load64(burst + i * 64)
+        size = load64(burst + i * 64 + 8)
+        for j in range(size):
+            if at >= start:
+                inside = at - start
+                byte = 0 if 8 <= inside < 12 else load8(address + j)
+                crc = (crc >> 8) ^ load64(table + 8 * ((crc ^ byte) & 0xFF))
+            at += 1
+    return crc ^ 0xFFFFFFFF
