@@ -206,7 +206,7 @@ class Relay:
             except BaseException as exc:
                 self._print(hook, arguments, f"raised {type(exc).__name__}: {exc}")
                 raise
-            self._print(hook, arguments, f"-> {answer!r}")
+            self._print(hook, arguments, f"-> {_short(answer)}")
             return answer
 
         return call
@@ -319,10 +319,7 @@ class Relay:
         return caller
 
     def _print(self, hook: str, arguments: dict[str, Any], outcome: str) -> None:
-        shown = ", ".join(
-            f"{k}={v:#x}" if type(v) is int and v > 9 else f"{k}={v!r}"
-            for k, v in arguments.items()
-        )
+        shown = ", ".join(f"{name}={_short(value)}" for name, value in arguments.items())
         sys.stderr.write(f"emudev: hook: {self.owner}: {hook}({shown}) {outcome}\n")
 
 
@@ -330,6 +327,14 @@ def report(owner: str, failures: Sequence[Failure]) -> None:
     """Log what announced hooks raised, where nobody is told otherwise."""
     for failure in failures:
         log.error("%s: %s", owner, failure.error, exc_info=failure.error.__cause__)
+
+
+def _short(value: Any) -> str:
+    """A value for a trace: numbers in hex, long ones cut."""
+    if type(value) is int and value > 9:
+        return hex(value)
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _urgency(impl: pluggy.HookImpl) -> int:

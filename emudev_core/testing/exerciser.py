@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..attributes import AttributeValue
 from ..config import ProviderConfig
+from ..errors import DeviceError
 from ..events import Event, EventChannel
 from ..hooks import hookimpl
 from ..later import Later
 from ..memory import EMPTY_TABLE, MemoryRegion, MemoryTable
-from ..queues import DeviceInfo, Doorbell, IrqInfo
+from ..queues import DeviceInfo, Doorbell, IrqInfo, QueueInfo
 from ..regions import DoorbellWindow, IrqGroup, RegionFlag, RegionInfo, ResetKind
 from ..specs import ProviderContext, ProviderSpec
 
@@ -27,7 +29,13 @@ DOORBELLS: Final = 0x40
 
 
 class ExerciserConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """It takes nothing."""
+    """What it can be told.
+
+    Attributes:
+        faulty: Region 3 raises at each access.
+    """
+
+    faulty: bool = True
 
 
 class Exerciser:
@@ -44,6 +52,7 @@ class Exerciser:
 
     def __init__(self, config: ExerciserConfig, context: ProviderContext) -> None:
         self.device = context.device
+        self._faulty = config.faulty
         self.memory = bytearray(4096)
         self.table = EMPTY_TABLE
         self.told: list[tuple[Any, ...]] = []
@@ -116,7 +125,7 @@ class Exerciser:
         return True
 
     def _fault(self, region: int) -> None:
-        if region == 3:
+        if region == 3 and self._faulty:
             raise RuntimeError("region 3 always fails")
 
     @hookimpl
@@ -152,13 +161,32 @@ class Exerciser:
         self.told.append(("irq_masked", group, vector, masked))
 
     @hookimpl
+    def emudev_get_queue_info(self, queue: int) -> QueueInfo:
+        """It has none."""
+        raise DeviceError(f"no queue {queue}: it has none")
+
+    @hookimpl
+    def emudev_get_attr(self, name: str) -> AttributeValue:
+        """It has none."""
+        raise DeviceError(f"no attribute {name}: it has none")
+
+    @hookimpl
+    def emudev_set_attr(self, name: str, value: AttributeValue) -> bool:
+        """It has none."""
+        raise DeviceError(f"no attribute {name}: it has none")
+
+    @hookimpl
     def emudev_get_irq_info(self, vector: int) -> IrqInfo:
         """A vector that is signalled whenever it is asked for."""
+        if vector not in (0, 1):
+            raise DeviceError(f"no vector {vector} (0 or 1)")
         return IrqInfo(vector, self.fds.get(vector), lambda: self.trigger(vector))
 
     @hookimpl
     def emudev_get_db_info(self, doorbell: int) -> Doorbell:
         """One of the four."""
+        if not 0 <= doorbell < 4:
+            raise DeviceError(f"no doorbell {doorbell} (0 to 3)")
         return self.doorbells[doorbell]
 
     def trigger(self, vector: int) -> None:
