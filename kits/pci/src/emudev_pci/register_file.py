@@ -123,6 +123,10 @@ class RegisterFile:
 
     Attributes:
         map: As given.
+        values: By slot of the map; see `plain_reads`.
+        plain_reads: Slots by ``offset << 4 | size`` where a read is nothing but the value; for
+            callers that save themselves a call.
+        plain_writes: The same where a write is nothing but storing it.
         undeclared: How often what was accessed that no row declares: by (offset, size, write).
 
     Raises:
@@ -130,7 +134,14 @@ class RegisterFile:
     """
 
     map: RegisterMap
+    values: list[int]
+    plain_reads: dict[int, int]
+    plain_writes: dict[int, int]
     undeclared: dict[tuple[int, int, bool], int]
+    _defer: Callable[[Callable[[], object]], None] | None
+    _cells: list[_Cell]
+    _exact: dict[int, int]
+    _windows: list[DoorbellWindow]
 
     def __init__(
         self,
@@ -143,11 +154,11 @@ class RegisterFile:
         put("map", map)
         put("undeclared", {})
         put("_defer", defer)
-        put("_values", [reg.reset for reg, _ in map.instances])
+        put("values", [reg.reset for reg, _ in map.instances])
         put("_cells", [_Cell(reg) for reg, _ in map.instances])
-        put("_exact", {})  # offset << 4 | size: slot
-        put("_plain_reads", {})  # the same, where a read is nothing but the value
-        put("_plain_writes", {})  # the same, where a write is nothing but storing it
+        put("_exact", {})
+        put("plain_reads", {})
+        put("plain_writes", {})
         put("_windows", [])
         found = handlers_of(type(owner), map) if owner is not None else {}
         for (name, write), (method, handler) in found.items():
@@ -167,17 +178,17 @@ class RegisterFile:
         cell = self._cells[slot]
         key = (reg.offset + index * reg.step) << 4 | reg.size
         self._exact[key] = slot
-        self._plain_reads.pop(key, None)
-        self._plain_writes.pop(key, None)
+        self.plain_reads.pop(key, None)
+        self.plain_writes.pop(key, None)
         if (
             cell.on_read is None
             and cell.bell is None
             and not cell.rc
             and cell.readable == cell.mask
         ):
-            self._plain_reads[key] = slot
+            self.plain_reads[key] = slot
         if cell.on_write is None and cell.bell is None and cell.stored == cell.mask:
-            self._plain_writes[key] = slot
+            self.plain_writes[key] = slot
 
     # -- the device's view
 
@@ -185,14 +196,14 @@ class RegisterFile:
         """A stored value: ``regs["NAME"]`` or ``regs["NAME", index]``."""
         slot = self.map.slot(key) if isinstance(key, str) else self.map.slot(*key)
         bell = self._cells[slot].bell
-        return int(self._values[slot]) if bell is None else bell.value
+        return int(self.values[slot]) if bell is None else bell.value
 
     def __setitem__(self, key: str | tuple[str, int], value: int) -> None:
         """Store a value, whatever its access rule; bits above the register's size are cut off."""
         slot = self.map.slot(key) if isinstance(key, str) else self.map.slot(*key)
         cell = self._cells[slot]
         if cell.bell is None:
-            self._values[slot] = value & cell.mask
+            self.values[slot] = value & cell.mask
         else:
             _store(cell.bell, value & cell.mask)
 
@@ -222,7 +233,7 @@ class RegisterFile:
 
     def reset(self) -> None:
         """Every register back to its reset value; no handler is called, no doorbell rings."""
-        values: list[int] = self._values
+        values: list[int] = self.values
         for slot, (reg, _) in enumerate(self.map.instances):
             values[slot] = reg.reset
             bell = self._cells[slot].bell
@@ -267,9 +278,9 @@ class RegisterFile:
     def read(self, offset: int, size: int) -> int:
         """A guest's read of `size` bytes, little endian."""
         key = offset << 4 | size
-        slot = self._plain_reads.get(key)
+        slot = self.plain_reads.get(key)
         if slot is not None:
-            value: int = self._values[slot]
+            value: int = self.values[slot]
             return value
         slot = self._exact.get(key)
         if slot is not None:
@@ -279,9 +290,9 @@ class RegisterFile:
     def write(self, offset: int, size: int, value: int) -> None:
         """A guest's write of `size` bytes, little endian; 0 <= value < 2**(8 * size)."""
         key = offset << 4 | size
-        slot = self._plain_writes.get(key)
+        slot = self.plain_writes.get(key)
         if slot is not None:
-            self._values[slot] = value
+            self.values[slot] = value
             return
         slot = self._exact.get(key)
         if slot is not None:
@@ -325,10 +336,10 @@ class RegisterFile:
         cell = self._cells[slot]
         if cell.bell is not None:
             return int(cell.bell.value)
-        stored: int = self._values[slot]
+        stored: int = self.values[slot]
         value = stored if cell.on_read is None else cell.on_read()
         if cell.rc:
-            self._values[slot] &= ~(cell.rc & lanes)
+            self.values[slot] &= ~(cell.rc & lanes)
         return value & cell.readable
 
     def _write_cell(self, slot: int, value: int, lanes: int) -> None:
@@ -336,9 +347,9 @@ class RegisterFile:
         if cell.bell is not None:
             cell.bell.write(value & lanes | cell.bell.value & ~lanes & cell.mask)
             return
-        old: int = self._values[slot]
+        old: int = self.values[slot]
         stored = cell.stored & lanes
-        self._values[slot] = (old & ~stored | value & stored) & ~(value & cell.w1c & lanes)
+        self.values[slot] = (old & ~stored | value & stored) & ~(value & cell.w1c & lanes)
         if cell.on_write is not None:
             written = value & lanes | old & cell.rw & ~lanes
             if cell.deferred and self._defer is not None:

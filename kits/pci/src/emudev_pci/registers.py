@@ -6,8 +6,8 @@
     ])
 
 Building a map checks it. Behaviour is tied to rows by name (`RegisterMap.on_read`, `on_write`);
-`register_file` holds the values; names in traces, `emudev regs` and the documentation pages come
-from the same rows.
+`register_file` holds the values. Names in traces, `emudev regs` and the documentation pages come
+from the same rows: a map is what `ProviderSpec.registers` returns.
 """
 
 from __future__ import annotations
@@ -316,60 +316,6 @@ class RegisterMap:
 
         return tag
 
-    # -- what is derived
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The map as plain values, for ``emudev regs``, JSON and pages; sorted by offset."""
-        return [
-            {
-                "name": reg.name,
-                "offset": reg.offset,
-                "size": reg.size,
-                "count": reg.count,
-                "stride": reg.step,
-                "reset": reg.reset,
-                "access": reg.access.value,
-                "doc": reg.doc,
-                "source": reg.source,
-                "bits": [
-                    {
-                        "name": b.name,
-                        "first": b.first,
-                        "width": b.width,
-                        "access": (b.access or reg.access).value,
-                        "values": {str(k): v for k, v in (b.values or {}).items()},
-                        "doc": b.doc,
-                    }
-                    for b in reg.bits
-                ],
-            }
-            for reg in self.regs
-        ]
-
-    def markdown(self) -> str:
-        """The map as a table in Markdown, fields below their register."""
-        lines = [
-            "| offset | name | size | access | reset | meaning |",
-            "|---|---|---|---|---|---|",
-        ]
-        for reg in self.regs:
-            where = f"`{reg.offset:#x}`"
-            if reg.count > 1:
-                where += f" + {reg.step:#x} · i, i < {reg.count}"
-            text = _cell(f"{reg.doc} Source: {reg.source}." if reg.source else reg.doc)
-            lines.append(
-                f"| {where} | `{reg.name}` | {reg.size} | {reg.access.value} | {reg.reset:#x} "
-                f"| {text} |"
-            )
-            for b in reg.bits:
-                last = b.first + b.width - 1
-                span = f"{b.first}" if b.width == 1 else f"{last}:{b.first}"
-                values = "; ".join(f"{k} = {v}" for k, v in (b.values or {}).items())
-                text = _cell(" ".join(part for part in (b.doc, values) if part))
-                rule = (b.access or reg.access).value
-                lines.append(f"| bits {span} | · `{b.name}` | | {rule} | | {text} |")
-        return "\n".join(lines) + "\n"
-
     # -- checks
 
     def _check(self, reg: Reg) -> None:
@@ -437,7 +383,3 @@ class RegisterMap:
                     f"{b.spelled(j)} at {start:#x}+{b.size}"
                 )
             end, before = start + self.instances[slot][0].size, slot
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
