@@ -1,5 +1,4 @@
-"""Kit for devices and backends that move packets.
+"""The network kit of emudev: guest memory for kernels, bursts, and what NICs and backends share.
 
-`jit` compiles kernels, `primitives` are what they are made of, `memory` reaches guest memory, `burst` is
-the table in which packets are handed on, `flow` moves them from a source to a sink.
+Import the modules by name; importing them compiles nothing and needs neither numpy nor numba.
 """

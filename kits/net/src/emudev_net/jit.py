@@ -1,239 +1,231 @@
-"""Kernels: one source, compiled by numba or run as plain Python.
+"""Kernels: plain Python functions over integers that can be compiled.
 
-    @inline                       a function that kernels call; compiled into them
-    @queue_kernel                 int64(int64 state, int64 burst, int64 rows), called by address
+Two decorators mark them, and only record:
 
-Nothing is compiled at import. `compile_now` compiles, or loads from the cache; `compile_later` does it in a
-thread of its own. With ``EMUDEV_JIT=0``, or without numba, decorators return what runs as Python, and
-addresses are 0.
+- `inline`: a helper, ``(int, ...) -> int`` or ``-> None``, positional arguments only;
+- `queue_kernel`: an entry point, ``(state, burst, rows) -> int``. It becomes a `Kernel`: callable from
+  Python at any time, with a native address once it is compiled.
 
-The cache can't go stale: its folder is named after a hash of all sources of the kernel's package and of
-this kit, so that a change in any file that a kernel could have inlined makes a new one. It lies in
-``$EMUDEV_CACHE``, else in ``emudev/kernels`` of the user's cache folder, and may be shared by processes.
+A kernel may use int locals, constants of its module below 2**63, `min`, `max`, `abs` and `range`, other
+inline helpers and the functions of `emudev_net.primitives`: integers only, nothing else. All values are
+int64 when compiled: sums wrap at 64 bits and shifts drop bits, which Python's integers don't.
+
+`compile_now` and `compile_all` compile what they are given, or load it from the cache on disk. Without
+numba, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as plain Python.
+
+Source: datapath.md sections 4, 6, 7.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import ctypes
 import importlib.util
 import logging
 import os
-import shutil
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
 
 __all__ = [
-    "COMPILED",
-    "CompiledKernel",
-    "compile_later",
+    "Compilation",
+    "Kernel",
+    "compile_all",
     "compile_now",
     "inline",
+    "jit_wanted",
     "queue_kernel",
 ]
 
 log = logging.getLogger(__name__)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_Progress = Callable[[str], None]
 
-#: Whether kernels are compiled in this process.
-COMPILED: Final = (
-    os.environ.get("EMUDEV_JIT", "1") != "0" and importlib.util.find_spec("numba") is not None
-)
+#: The attribute that marks a helper.
+INLINE: Final = "__emudev_inline__"
 
-#: Names of the functions whose cache is ours.
-_OURS: set[str] = set()
+_NATIVE: Final = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_lock = threading.Lock()
+
+
+def jit_wanted() -> bool:
+    """Whether kernels are to be compiled: numba is installed and EMUDEV_JIT is not 0."""
+    if os.environ.get("EMUDEV_JIT") == "0":
+        return False
+    return importlib.util.find_spec("numba") is not None
 
 
 def inline(function: _F) -> _F:
-    """A function over integers that kernels call; numba compiles it into them."""
-    if not COMPILED:
-        return function
-    import numba
+    """Mark a helper that kernels may call; the function itself stays as it is.
 
-    return cast(_F, numba.njit(nogil=True, error_model="numpy")(function))
+    Its return annotation tells what compiled code gets: nothing for ``-> None``, else an int64.
+    """
+    setattr(function, INLINE, True)
+    return function
 
 
-class CompiledKernel:
-    """A queue kernel: see `queue_kernel`.
+class Kernel:
+    """A queue kernel: ``int64(int64 state, int64 burst, int64 rows)``.
+
+    A call runs the compiled code (without the interpreter's lock) if there is some, else the plain
+    function.
 
     Attributes:
-        address: Native address, 0 until it was compiled.
-        __wrapped__: The plain function; calls compiled helpers if there are any.
+        function: The plain Python function.
+        address: Native address, 0 if it isn't compiled. It is good for the rest of the process.
     """
+
+    __slots__ = ("__name__", "_call", "address", "function")
 
     def __init__(self, function: Callable[[int, int, int], int]) -> None:
-        functools.update_wrapper(self, function)
-        self.__wrapped__ = function
-        _OURS.add(f"{function.__module__}.{function.__qualname__}")
+        self.function = function
         self.address = 0
-        self._keep: Any = None
-        self._lock = threading.Lock()
         self._call: Callable[[int, int, int], int] = function
+        self.__name__ = function.__name__
 
-    def __call__(self, state: int, burst: int = 0, rows: int = 0, /) -> int:
-        """Run it: compiled code without the interpreter's lock, or the plain function."""
+    def __call__(self, state: int, burst: int, rows: int, /) -> int:
         return self._call(state, burst, rows)
 
-    def compile(self) -> None:
-        """Compile, or load from the cache; does nothing if that was done or kernels are plain."""
-        if not COMPILED:
-            return
-        with self._lock:
-            if self.address:
-                return
-            try:
-                made = self._make()
-            except (EOFError, OSError, ValueError, AttributeError, ImportError, IndexError) as e:
-                # Cut-off or foreign cache files: unpickling fails in many ways.
-                log.warning("kernel cache %s is damaged and is made anew: %s", _folder(self), e)
-                shutil.rmtree(_folder(self), ignore_errors=True)
-                made = self._make()
-            self._keep = made
-            address = made.address
-            from .primitives import call3
+    def __repr__(self) -> str:
+        return f"<kernel {self.label} at {self.address:#x}>"
 
-            call3(0, 0, 0, 0)
-            self._call = lambda a, b, c: call3(address, a, b, c)
-            self.address = address
+    @property
+    def label(self) -> str:
+        """Module and name, as errors and cache files say it."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
 
-    def _make(self) -> Any:
-        import numba
+    def compile(self) -> bool:
+        """Compile this one now; see `compile_now`."""
+        return compile_now([self])
 
-        _install_locator()
-        signature = numba.int64(numba.int64, numba.int64, numba.int64)
-        return numba.cfunc(signature, cache=True, nopython=True, error_model="numpy")(
-            self.__wrapped__
-        )
+    def bind(self, address: int) -> None:
+        """Use compiled code; 0 goes back to the plain function.
+
+        Args:
+            address: Native address of an ``int64(int64, int64, int64)`` function.
+        """
+        self._call = _NATIVE(address) if address else self.function
+        self.address = address
 
 
-def queue_kernel(function: Callable[[int, int, int], int]) -> CompiledKernel:
-    """Make a kernel of the contract `emudev_core.queues.QueueKernel`.
-
-    The function takes and returns int64 numbers only: no objects, exceptions, closures or allocation.
-    """
-    return CompiledKernel(function)
+def queue_kernel(function: Callable[[int, int, int], int]) -> Kernel:
+    """Make a function of ``(state, burst, rows)`` a queue kernel; nothing is compiled here."""
+    return Kernel(function)
 
 
-def compile_now(
-    kernels: Iterable[CompiledKernel], progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Compile kernels on this thread.
+def compile_now(kernels: Iterable[Any], progress: _Progress | None = None) -> bool:
+    """Compile kernels, or load them from the cache, and wait for it. Any thread.
+
+    What is compiled already is left alone, and so are None and kernels of another make. The kernels of a
+    package make one object file, so give all that a device needs in one call.
 
     Args:
-        kernels: Which ones; those that are compiled cost nothing.
-        progress: Called with (done, total) after each.
+        kernels: `Kernel` objects.
+        progress: Told in words what is done when it takes longer, on this thread.
+
+    Returns:
+        Whether all are compiled now; False where compilation isn't wanted.
+
+    Raises:
+        KernelError: A kernel uses something that kernels can't.
     """
-    todo = list(dict.fromkeys(kernels))
-    for i, kernel in enumerate(todo):
-        kernel.compile()
-        if progress is not None:
-            progress(i + 1, len(todo))
+    return _compile(list(kernels), progress, lambda: False)
 
 
-def compile_later(
-    kernels: Sequence[CompiledKernel],
-    done: Callable[[BaseException | None], None],
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Compile kernels in a thread of their own.
+def _compile(kernels: list[Any], progress: _Progress | None, stop: Callable[[], bool]) -> bool:
+    todo = [k for k in dict.fromkeys(k for k in kernels if isinstance(k, Kernel)) if not k.address]
+    if not todo:
+        return jit_wanted()
+    if not jit_wanted():
+        return False
+    from .objects import load_or_build  # llvmlite is imported here at the earliest
 
-    Args:
-        kernels: Which ones.
-        done: Called once, on that thread, with None or what went wrong; hand it to the loop with
-            `Loop.call_threadsafe`. Called at once, on this thread, if nothing is to be done.
-        progress: Called on that thread with (done, total) after each.
-    """
-    if not COMPILED or all(k.address for k in kernels):
-        done(None)
-        return
+    packages: dict[str, list[Kernel]] = {}
+    for kernel in todo:
+        packages.setdefault(kernel.function.__module__.partition(".")[0], []).append(kernel)
+    with _lock:
+        for package, members in packages.items():
+            left = sorted((k for k in members if not k.address), key=lambda k: k.label)
+            if stop():
+                return False
+            if not left:
+                continue
+            start = time.perf_counter()
+            addresses = load_or_build(package, [k.function for k in left], progress, stop)
+            if addresses is None:
+                return False
+            for kernel, address in zip(left, addresses, strict=True):
+                kernel.bind(address)
+            took = 1e3 * (time.perf_counter() - start)
+            log.debug("%d kernels of %s ready after %.0f ms", len(left), package, took)
+    return True
 
-    def work() -> None:
+
+class Compilation:
+    """A compilation in a thread of its own, made by `compile_all`."""
+
+    def __init__(
+        self,
+        kernels: list[Any],
+        done: Callable[[Exception | None], None] | None,
+        progress: _Progress | None,
+    ) -> None:
+        self._kernels = kernels
+        self._done = done
+        self._progress = progress
+        self._cancelled = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; where nothing is to be compiled, `done` is called at once, on this thread."""
+        pending = any(isinstance(k, Kernel) and not k.address for k in self._kernels)
+        if pending and jit_wanted():
+            # Not a daemon: LLVM must not be at work while its library is torn down at exit.
+            self._thread = threading.Thread(target=self._run, name="emudev-kernels")
+            self._thread.start()
+        elif self._done is not None:
+            self._done(None)
+
+    def _stop(self) -> bool:
+        return self._cancelled or not threading.main_thread().is_alive()
+
+    def _run(self) -> None:
+        error: Exception | None = None
         try:
-            compile_now(kernels, progress)
-        except Exception as error:
-            done(error)
-        else:
-            done(None)
+            _compile(self._kernels, self._progress, self._stop)
+        except Exception as e:
+            log.warning("kernels stay uncompiled, traffic will be slow: %s", e)
+            error = e
+        if self._done is not None and not self._stop():
+            self._done(error)
 
-    threading.Thread(target=work, name="emudev-compile", daemon=True).start()
+    def cancel(self) -> None:
+        """Stop at the next step and never call `done`; waits for nothing."""
+        self._cancelled = True
 
-
-# -- the cache
-
-
-@functools.cache
-def _package_files(package: str) -> tuple[Path, ...]:
-    module = sys.modules[package]
-    roots = getattr(module, "__path__", None)
-    if roots is None:
-        return (Path(module.__file__),) if module.__file__ else ()
-    return tuple(sorted(p for root in roots for p in Path(root).rglob("*.py")))
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; returns whether it has come within `timeout` seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            return not self._thread.is_alive()
+        return True
 
 
-@functools.cache
-def source_hash(package: str) -> str:
-    """Hash of all Python sources of a top-level package and of this kit, 16 hex digits."""
-    digest = hashlib.sha256(sys.version.encode())
-    for name in sorted({package, __name__.partition(".")[0]}):
-        for path in _package_files(name):
-            digest.update(f"{name}/{path.name}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def compile_all(
+    kernels: Iterable[Any],
+    done: Callable[[Exception | None], None] | None = None,
+    progress: _Progress | None = None,
+) -> Compilation:
+    """Compile kernels in the background.
 
-
-@functools.cache
-def cache_root() -> Path:
-    """The folder of compiled kernels; a temporary one, with a warning, if it can't be written."""
-    given = os.environ.get("EMUDEV_CACHE")
-    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    root = Path(given) if given else Path(user) / "emudev" / "kernels"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        log.warning("kernels are not cached: %s", error)
-        root = Path(tempfile.mkdtemp(prefix="emudev-kernels-"))
-    return root
-
-
-def _folder(kernel: CompiledKernel) -> Path:
-    package = kernel.__wrapped__.__module__.partition(".")[0]
-    return cache_root() / f"{package}-{source_hash(package)}"
-
-
-@functools.cache
-def _install_locator() -> None:
-    """Tell numba where kernels are cached, and what makes a cached one stale."""
-    from numba.core import caching
-
-    class KernelLocator(caching._CacheLocator):  # type: ignore[misc]  # numba has no types
-        def __init__(self, function: Callable[..., Any]) -> None:
-            package = function.__module__.partition(".")[0]
-            self._stamp = source_hash(package)
-            self._path = cache_root() / f"{package}-{self._stamp}"
-            self._name = f"{function.__module__}-{function.__code__.co_firstlineno}"
-
-        def get_cache_path(self) -> str:
-            return str(self._path)
-
-        def get_source_stamp(self) -> str:
-            return self._stamp
-
-        def get_disambiguator(self) -> str:
-            return self._name
-
-        @classmethod
-        def from_function(cls, function: Any, file: str) -> Any:
-            if function.__module__ + "." + function.__qualname__ not in _OURS:
-                return None
-            locator = cls(function)
-            locator.ensure_cache_path()
-            return locator
-
-    caching.CacheImpl._locator_classes.insert(0, KernelLocator)
+    Args:
+        kernels: As for `compile_now`.
+        done: Called when all are compiled (or none is to be) with None, or with what went wrong; the
+            plain functions work on in that case. Runs on the compiling thread (or on this one if there
+            is nothing to do): use it to call ``loop.call_threadsafe``.
+        progress: Told in words what is done when it takes longer, on the compiling thread.
+    """
+    compilation = Compilation(list(kernels), done, progress)
+    compilation.start()
+    return compilation

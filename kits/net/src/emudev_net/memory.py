@@ -1,8 +1,13 @@
-"""Guest memory for kernels: the memory table as words, and lookups that a hostile guest can't defeat.
+"""Guest memory for kernels: the memory table as words, and the only way from a guest address to memory.
 
-A table in words is made from each `MemoryTable` that the transport publishes and replaced as a whole; the
-owner swaps its address into the words of its queues and keeps the old one until no kernel can be inside.
-Regions that only messages reach are left out: kernels don't see them.
+Guest addresses are 64 bits; in kernels they are signed numbers (2**63 and up are negative), as `load64`
+gives them. Whatever the guest says, an address that comes out of `translate` lies, with all of the
+length asked for, in one mapping that allows the access. Regions that are reached by message only are
+not in the table.
+
+The words: number of rows, generation, the row that was hit last; from byte 64 on the rows, sorted, 32
+bytes each: first and last guest address (top bit flipped, so that signed numbers sort as unsigned ones),
+address in this process, access bits.
 """
 
 from __future__ import annotations
@@ -12,118 +17,126 @@ from typing import Final
 from emudev_core.memory import MemoryTable
 
 from .jit import inline
-from .primitives import Words, load64, store64, unsigned_below
+from .primitives import Words, load64, load64_relaxed, store64_relaxed
 
-__all__ = ["READ", "WRITE", "KernelTable", "span", "translate"]
+__all__ = ["READ", "WRITE", "KernelMemory", "reach", "signed", "translate"]
 
-READ: Final = 1  #: the device may read
-WRITE: Final = 2  #: the device may write
+READ: Final = 0  #: the device reads
+WRITE: Final = 1  #: the device writes
 
-GENERATION: Final = 0
-COUNT: Final = 1
-LAST_HIT: Final = 2  #: the row that the last lookup found
-ROWS: Final = 8  #: first word of the rows
-# A row.
-START: Final = 0  #: first guest address
-LAST: Final = 1  #: last guest address: the end may be 2**64, which 64 bits can't say
-HOST: Final = 2  #: address of the first byte in this process
-ACCESS: Final = 3  #: READ and WRITE
-ROW_WORDS: Final = 4
+_COUNT: Final = 0
+_GENERATION: Final = 8
+_HIT: Final = 16
+_ROWS: Final = 64
+_ROW: Final = 32
+_FIRST: Final = 0
+_LAST: Final = 8
+_HOST: Final = 16
+_ACCESS: Final = 24  # bit READ, bit WRITE
+_SIGN: Final = -(1 << 63)
 
 
-class KernelTable:
-    """A memory table as kernels read it.
+@inline
+def _search(memory: int, key: int) -> int:
+    """The address of the row that holds `key`, or 0; remembers it."""
+    low = 0
+    high = load64(memory + _COUNT)
+    while low < high:
+        middle = (low + high) >> 1
+        row = memory + _ROWS + middle * _ROW
+        if key < load64(row + _FIRST):
+            high = middle
+        elif key > load64(row + _LAST):
+            low = middle + 1
+        else:
+            store64_relaxed(memory + _HIT, middle)
+            return row
+    return 0
+
+
+@inline
+def _find(memory: int, key: int) -> int:
+    """The address of the row that holds `key`, the last hit tried first, or 0."""
+    row = memory + _ROWS + load64_relaxed(memory + _HIT) * _ROW
+    if load64(row + _FIRST) <= key and key <= load64(row + _LAST):
+        return row
+    return _search(memory, key)
+
+
+@inline
+def translate(memory: int, guest: int, size: int, access: int) -> int:
+    """The address in this process of guest memory, or 0 if that can't be had.
 
     Args:
-        table: The snapshot; its mappings have to outlive the use of this.
+        memory: `KernelMemory.address`.
+        guest: Guest address, a signed 64-bit number; any value.
+        size: Bytes, any value; below 1 gives 0.
+        access: `READ` or `WRITE`.
+
+    Returns:
+        An address, good for `size` bytes, until the table is replaced; 0 if no region holds all of
+        them or it doesn't allow the access.
+    """
+    if size < 1:
+        return 0
+    key = guest ^ _SIGN
+    row = _find(memory, key)
+    if row == 0 or load64(row + _ACCESS) >> access & 1 == 0:
+        return 0
+    if size - 1 > load64(row + _LAST) - key:
+        return 0
+    return load64(row + _HOST) + (key - load64(row + _FIRST))
+
+
+@inline
+def reach(memory: int, guest: int, size: int, access: int) -> int:
+    """How many of `size` bytes from `guest` on lie in its region; 0 if none can be accessed.
+
+    To walk a range over adjacent regions: take ``part = reach(...)``, use ``translate(memory, guest,
+    part, access)``, go on at ``guest + part``. Arguments as for `translate`.
+    """
+    if size < 1:
+        return 0
+    key = guest ^ _SIGN
+    row = _find(memory, key)
+    if row == 0 or load64(row + _ACCESS) >> access & 1 == 0:
+        return 0
+    return min(size, load64(row + _LAST) - key + 1)
+
+
+def signed(address: int) -> int:
+    """A guest address of 0 to 2**64 - 1 as kernels have it."""
+    return address - (1 << 64) if address >> 63 else address
+
+
+class KernelMemory:
+    """A memory table in the form that kernels use; immutable but for the last hit.
+
+    Args:
+        table: What the transport published; its mappings must outlive the use of this.
 
     Attributes:
-        address: For `translate` and `span`; good while this object lives.
-        generation: Of the snapshot.
+        address: What `translate` and `reach` take; good as long as this object lives.
+        generation: The table's.
     """
+
+    __slots__ = ("_words", "address", "generation")
 
     def __init__(self, table: MemoryTable) -> None:
-        rows = [r for r in table.regions if r.host is not None]
-        self.words = Words(ROWS + ROW_WORDS * max(len(rows), 1))
-        self.address = self.words.address
+        regions = [r for r in table.regions if r.host is not None]
+        # A row of zeroes behind the last one is what an empty table's "last hit" looks at: the key 0
+        # stands for guest address 2**63, so that its bounds must be impossible ones.
+        self._words = Words(8 + 4 * max(1, len(regions)))
+        words = self._words
+        words[0] = len(regions)
+        words[1] = table.generation
+        words[8], words[9] = 1, 0
+        for i, region in enumerate(regions):
+            at = 8 + 4 * i
+            assert region.host is not None
+            words[at] = region.guest - (1 << 63)
+            words[at + 1] = region.guest + region.size - 1 - (1 << 63)
+            words[at + 2] = region.host
+            words[at + 3] = int(region.readable) << READ | int(region.writable) << WRITE
+        self.address = words.address
         self.generation = table.generation
-        self.words[GENERATION] = table.generation
-        self.words[COUNT] = len(rows)
-        for i, region in enumerate(rows):
-            at = ROWS + i * ROW_WORDS
-            self.words[at + START] = region.guest
-            self.words[at + LAST] = region.end - 1
-            self.words[at + HOST] = region.host or 0
-            self.words[at + ACCESS] = READ * region.readable | WRITE * region.writable
-
-
-@inline
-def _find(table: int, guest: int) -> int:
-    """Address of the row that holds a guest address, or 0."""
-    count = load64(table + 8 * COUNT)
-    if count == 0:
-        return 0
-    rows = table + 8 * ROWS
-    hit = load64(table + 8 * LAST_HIT)
-    if hit < count:
-        row = rows + hit * 32
-        if not unsigned_below(guest, load64(row)) and not unsigned_below(load64(row + 8), guest):
-            return row
-    low = 0
-    high = count
-    while low < high:  # the first row that starts behind the address
-        middle = (low + high) >> 1
-        if unsigned_below(guest, load64(rows + middle * 32)):
-            high = middle
-        else:
-            low = middle + 1
-    if low == 0:
-        return 0
-    row = rows + (low - 1) * 32
-    if unsigned_below(load64(row + 8), guest):
-        return 0
-    store64(table + 8 * LAST_HIT, low - 1)
-    return row
-
-
-@inline
-def span(table: int, guest: int, length: int, access: int) -> int:
-    """How many bytes from a guest address lie in one region that allows the access.
-
-    Args:
-        table: `KernelTable.address`.
-        guest: Guest address, all 64 bits.
-        length: Bytes wanted, >= 0.
-        access: `READ`, `WRITE` or both.
-
-    Returns:
-        0 to `length`.
-    """
-    row = _find(table, guest)
-    if row == 0 or load64(row + 24) & access != access:
-        return 0
-    left = load64(row + 8) - guest  # as unsigned numbers; the last byte is not counted
-    if unsigned_below(left, length):
-        return left + 1
-    return length
-
-
-@inline
-def translate(table: int, guest: int, length: int, access: int) -> int:
-    """Address in this process of a range of guest memory.
-
-    Args:
-        table: `KernelTable.address`.
-        guest: Guest address, all 64 bits.
-        length: Bytes, >= 1.
-        access: `READ`, `WRITE` or both.
-
-    Returns:
-        The address, or 0 if not all of the range lies in one region that allows the access.
-    """
-    row = _find(table, guest)
-    if row == 0 or load64(row + 24) & access != access:
-        return 0
-    if unsigned_below(load64(row + 8) - guest, length - 1):
-        return 0
-    return load64(row + 16) + (guest - load64(row))

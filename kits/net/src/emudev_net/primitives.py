@@ -1,12 +1,18 @@
-"""What kernels are made of: loads, stores, atomics, copies, system calls, all over int64.
+"""What kernels do with memory and the kernel of the host: loads, stores, atomics, copies, system calls.
 
-Each is a plain Python function that works anywhere, and compiled code in kernels (`_intrinsics`). Loads
-zero-extend, except that a 64-bit one has its sign; stores truncate. Addresses are of this process; whoever
-made them keeps the memory alive. Atomics and ordering hold in compiled code; the plain bodies are for one
-thread.
+Each is a plain Python function with a ctypes body; in compiled code the call becomes the machine's
+instruction or a call of libc (see `lowering`). Addresses are addresses of this process and are not
+checked: guest addresses go through `emudev_net.memory` first.
 
-Integers are int64 everywhere. Mask by hand what is to wrap; compare guest addresses, which use all 64
-bits, with `unsigned_below`.
+Values are int64. Narrow loads are zero-extended; `load64` gives a signed number; stores keep the low bits.
+Numbers are little endian unless the name ends in ``be``. Plain loads and stores need no alignment; those
+with an ordering, and the atomics, do.
+
+Ordering (datapath.md section 5): publish with a `*_release` store, take with a `*_acquire` load; `fence`
+between a store and a load of what another side stores. The Python bodies have no ordering of their own;
+one thread doesn't need any.
+
+Source: datapath.md sections 5 and 6.
 """
 
 from __future__ import annotations
@@ -14,13 +20,15 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterator
-
-from .jit import COMPILED, inline
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 __all__ = [
+    "ALL",
+    "NO_RESULT",
     "Words",
     "atomic_add64",
+    "atomic_and64",
     "atomic_or64",
     "call3",
     "compare_exchange64",
@@ -29,325 +37,428 @@ __all__ = [
     "exchange64",
     "fence",
     "fill",
+    "load8",
     "load16",
     "load16_acquire",
-    "load16_be",
+    "load16be",
     "load32",
     "load32_acquire",
-    "load32_be",
+    "load32be",
     "load64",
     "load64_acquire",
-    "load64_be",
-    "load8",
+    "load64_relaxed",
+    "load64be",
+    "now_ns",
     "pause",
     "read",
     "readv",
-    "shift_right",
+    "shift_right64",
     "signal_eventfd",
-    "store16",
-    "store16_be",
-    "store16_release",
-    "store32",
-    "store32_be",
-    "store32_release",
-    "store64",
-    "store64_be",
-    "store64_release",
     "store8",
-    "unsigned_below",
+    "store16",
+    "store16_release",
+    "store16be",
+    "store32",
+    "store32_release",
+    "store32be",
+    "store64",
+    "store64_relaxed",
+    "store64_release",
+    "swap16",
+    "swap32",
+    "trailing_zeros64",
     "write",
     "writev",
 ]
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.read.restype = _libc.write.restype = ctypes.c_ssize_t
-_libc.readv.restype = _libc.writev.restype = ctypes.c_ssize_t
-_MASK = (1 << 64) - 1
+_U8 = ctypes.c_uint8
+_U16 = ctypes.c_uint16
+_U32 = ctypes.c_uint32
+_I64 = ctypes.c_int64
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+for _name, _count in (("read", ctypes.c_size_t), ("write", ctypes.c_size_t)):
+    _function = getattr(_libc, _name)
+    _function.argtypes = (ctypes.c_int, ctypes.c_void_p, _count)
+    _function.restype = ctypes.c_ssize_t
+for _name in ("readv", "writev"):
+    _function = getattr(_libc, _name)
+    _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+    _function.restype = ctypes.c_ssize_t
+
+_MASK: Final = (1 << 64) - 1
 
 
 def _signed(value: int) -> int:
-    """The int64 with these 64 bits."""
-    value &= _MASK
-    return value - (1 << 64) if value >> 63 else value
+    """`value` modulo 2**64 as a signed number."""
+    return ((value + (1 << 63)) & _MASK) - (1 << 63)
 
 
-class Words:
-    """A row of int64 words on cache lines of their own, zero at first.
-
-    Args:
-        count: Number of words.
-
-    Attributes:
-        address: Of the first word, a multiple of 64; good while this object lives.
-    """
-
-    __slots__ = ("_array", "_memory", "address")
-
-    def __init__(self, count: int) -> None:
-        self._memory = ctypes.create_string_buffer(count * 8 + 64)
-        self.address = (ctypes.addressof(self._memory) + 63) & ~63
-        self._array = (ctypes.c_int64 * count).from_address(self.address)
-
-    def __len__(self) -> int:
-        """Number of words."""
-        return len(self._array)
-
-    def __getitem__(self, index: int) -> int:
-        """The word at `index`."""
-        return self._array[index]
-
-    def __setitem__(self, index: int, value: int) -> None:
-        """Store a word; takes any 64 bits."""
-        self._array[index] = _signed(value)
-
-    def __iter__(self) -> Iterator[int]:
-        """The words in order."""
-        return iter(self._array)
-
-    def at(self, index: int) -> int:
-        """Address of the word at `index`."""
-        return self.address + 8 * index
-
-
-# -- loads and stores
+# -- loads
 
 
 def load8(address: int) -> int:
-    """The byte at an address."""
-    return ctypes.c_uint8.from_address(address).value
+    """The byte at `address`."""
+    return _U8.from_address(address).value
 
 
 def load16(address: int) -> int:
-    """The unsigned 16-bit number at an address, any alignment."""
-    return ctypes.c_uint16.from_address(address).value
+    """The unsigned 16-bit number at `address`."""
+    return _U16.from_address(address).value
 
 
 def load32(address: int) -> int:
-    """The unsigned 32-bit number at an address, any alignment."""
-    return ctypes.c_uint32.from_address(address).value
+    """The unsigned 32-bit number at `address`."""
+    return _U32.from_address(address).value
 
 
 def load64(address: int) -> int:
-    """The int64 at an address, any alignment."""
-    return ctypes.c_int64.from_address(address).value
+    """The signed 64-bit number at `address`."""
+    return _I64.from_address(address).value
 
 
-def load16_be(address: int) -> int:
-    """The unsigned 16-bit number in network order at an address."""
+def load16be(address: int) -> int:
+    """The unsigned big-endian 16-bit number at `address`."""
     return int.from_bytes(ctypes.string_at(address, 2), "big")
 
 
-def load32_be(address: int) -> int:
-    """The unsigned 32-bit number in network order at an address."""
+def load32be(address: int) -> int:
+    """The unsigned big-endian 32-bit number at `address`."""
     return int.from_bytes(ctypes.string_at(address, 4), "big")
 
 
-def load64_be(address: int) -> int:
-    """The 64 bits in network order at an address, as an int64."""
+def load64be(address: int) -> int:
+    """The signed big-endian 64-bit number at `address`."""
     return int.from_bytes(ctypes.string_at(address, 8), "big", signed=True)
 
 
 def load16_acquire(address: int) -> int:
-    """`load16`, aligned; what was stored before its release is seen after it."""
-    return load16(address)
+    """`load16`; what follows is not done before it."""
+    return _U16.from_address(address).value
 
 
 def load32_acquire(address: int) -> int:
-    """`load32`, aligned, with acquire order."""
-    return load32(address)
+    """`load32`; what follows is not done before it."""
+    return _U32.from_address(address).value
 
 
 def load64_acquire(address: int) -> int:
-    """`load64`, aligned, with acquire order."""
-    return load64(address)
+    """`load64`; what follows is not done before it."""
+    return _I64.from_address(address).value
 
 
-def store8(address: int, value: int) -> int:
-    """Store the low 8 bits; returns 0."""
-    ctypes.c_uint8.from_address(address).value = value & 0xFF
-    return 0
+def load64_relaxed(address: int) -> int:
+    """`load64` that is done each time, for flags that another thread changes."""
+    return _I64.from_address(address).value
 
 
-def store16(address: int, value: int) -> int:
-    """Store the low 16 bits; returns 0."""
-    ctypes.c_uint16.from_address(address).value = value & 0xFFFF
-    return 0
+# -- stores
 
 
-def store32(address: int, value: int) -> int:
-    """Store the low 32 bits; returns 0."""
-    ctypes.c_uint32.from_address(address).value = value & 0xFFFF_FFFF
-    return 0
+def store8(address: int, value: int) -> None:
+    """Store the low 8 bits."""
+    _U8.from_address(address).value = value
 
 
-def store64(address: int, value: int) -> int:
-    """Store 64 bits; returns 0."""
-    ctypes.c_uint64.from_address(address).value = value & _MASK
-    return 0
+def store16(address: int, value: int) -> None:
+    """Store the low 16 bits."""
+    _U16.from_address(address).value = value
 
 
-def store16_be(address: int, value: int) -> int:
-    """Store the low 16 bits in network order; returns 0."""
+def store32(address: int, value: int) -> None:
+    """Store the low 32 bits."""
+    _U32.from_address(address).value = value
+
+
+def store64(address: int, value: int) -> None:
+    """Store 64 bits."""
+    _I64.from_address(address).value = value
+
+
+def store16be(address: int, value: int) -> None:
+    """Store the low 16 bits, big endian."""
     ctypes.memmove(address, (value & 0xFFFF).to_bytes(2, "big"), 2)
-    return 0
 
 
-def store32_be(address: int, value: int) -> int:
-    """Store the low 32 bits in network order; returns 0."""
+def store32be(address: int, value: int) -> None:
+    """Store the low 32 bits, big endian."""
     ctypes.memmove(address, (value & 0xFFFF_FFFF).to_bytes(4, "big"), 4)
-    return 0
 
 
-def store64_be(address: int, value: int) -> int:
-    """Store 64 bits in network order; returns 0."""
-    ctypes.memmove(address, (value & _MASK).to_bytes(8, "big"), 8)
-    return 0
+def store16_release(address: int, value: int) -> None:
+    """`store16`, after all that comes before it."""
+    _U16.from_address(address).value = value
 
 
-def store16_release(address: int, value: int) -> int:
-    """`store16`, aligned; everything stored before is seen by who loads it with acquire order."""
-    return store16(address, value)
+def store32_release(address: int, value: int) -> None:
+    """`store32`, after all that comes before it."""
+    _U32.from_address(address).value = value
 
 
-def store32_release(address: int, value: int) -> int:
-    """`store32`, aligned, with release order."""
-    return store32(address, value)
+def store64_release(address: int, value: int) -> None:
+    """`store64`, after all that comes before it."""
+    _I64.from_address(address).value = value
 
 
-def store64_release(address: int, value: int) -> int:
-    """`store64`, aligned, with release order."""
-    return store64(address, value)
+def store64_relaxed(address: int, value: int) -> None:
+    """`store64` that is done each time, for counters that another thread reads."""
+    _I64.from_address(address).value = value
 
 
-# -- atomics, order
+# -- atomics; sequentially consistent when compiled, not atomic between threads in plain Python
 
 
 def exchange64(address: int, value: int) -> int:
-    """Store a word and return what was there, in one step."""
-    old = load64(address)
-    store64(address, value)
+    """Store, and return what was there."""
+    word = _I64.from_address(address)
+    old = word.value
+    word.value = value
     return old
 
 
-def compare_exchange64(address: int, old: int, new: int) -> int:
-    """Store `new` if the word is `old`, in one step; returns what was there."""
-    seen = load64(address)
-    if seen == old:
-        store64(address, new)
-    return seen
+def compare_exchange64(address: int, expected: int, value: int) -> int:
+    """Store `value` if `expected` is there; returns what was there."""
+    word = _I64.from_address(address)
+    old = word.value
+    if old == _signed(expected):
+        word.value = value
+    return old
 
 
 def atomic_add64(address: int, value: int) -> int:
-    """Add to a word in one step; returns what was there."""
-    old = load64(address)
-    store64(address, old + value)
+    """Add; returns what was there."""
+    word = _I64.from_address(address)
+    old = word.value
+    word.value = old + value
     return old
 
 
 def atomic_or64(address: int, value: int) -> int:
-    """Set bits of a word in one step; returns what was there."""
-    old = load64(address)
-    store64(address, old | value)
+    """Set bits; returns what was there."""
+    word = _I64.from_address(address)
+    old = word.value
+    word.value = old | value
     return old
 
 
-def fence() -> int:
-    """Order a store before a load that follows it; returns 0."""
-    return 0
+def atomic_and64(address: int, value: int) -> int:
+    """Keep only these bits; returns what was there."""
+    word = _I64.from_address(address)
+    old = word.value
+    word.value = old & value
+    return old
 
 
-def pause() -> int:
-    """Tell the processor that this is a waiting loop; returns 0."""
-    return 0
+def fence() -> None:
+    """All that comes before is done before all that follows."""
 
 
-# -- memory, numbers
+# -- memory
 
 
-def copy(target: int, source: int, size: int) -> int:
-    """Copy bytes that do not overlap; returns 0."""
-    ctypes.memmove(target, source, size)
-    return 0
+def copy(to: int, source: int, size: int) -> None:
+    """Copy `size` bytes, 0 or more; the two places don't overlap. Destination first, as in memcpy."""
+    ctypes.memmove(to, source, size)
 
 
-def fill(target: int, value: int, size: int) -> int:
-    """Set `size` bytes to the low 8 bits of a value; returns 0."""
-    ctypes.memset(target, value & 0xFF, size)
-    return 0
+def fill(to: int, value: int, size: int) -> None:
+    """Store the byte `value` into `size` bytes, 0 or more."""
+    ctypes.memset(to, value, size)
 
 
-def unsigned_below(a: int, b: int) -> bool:
-    """Whether a < b as unsigned 64-bit numbers."""
-    return a & _MASK < b & _MASK
+# -- numbers
 
 
-def shift_right(value: int, count: int) -> int:
-    """Shift the 64 bits right, zeroes from the left; 0 <= count <= 63."""
-    return _signed((value & _MASK) >> count)
+def shift_right64(value: int, bits: int) -> int:
+    """Shift the 64 bits right and zeroes in from the left; 0 <= bits < 64."""
+    return _signed((value & _MASK) >> bits)
 
 
-# -- system calls
+def trailing_zeros64(value: int) -> int:
+    """The number of the lowest bit that is set; 64 for 0."""
+    return (value & -value).bit_length() - 1 if value else 64
 
 
-def write(fd: int, at: int, size: int) -> int:
-    """write(2): bytes written, or -1 and `errno`."""
-    return int(_libc.write(fd, ctypes.c_void_p(at), ctypes.c_size_t(size)))
+def swap16(value: int) -> int:
+    """The low 16 bits with their two bytes swapped."""
+    return (value & 0xFF) << 8 | (value >> 8 & 0xFF)
 
 
-def read(fd: int, at: int, size: int) -> int:
-    """read(2): bytes read, or -1 and `errno`."""
-    return int(_libc.read(fd, ctypes.c_void_p(at), ctypes.c_size_t(size)))
+def swap32(value: int) -> int:
+    """The low 32 bits with their four bytes in the other order."""
+    return int.from_bytes((value & 0xFFFF_FFFF).to_bytes(4, "big"), "little")
 
 
-def writev(fd: int, at: int, n: int) -> int:
-    """writev(2): `at` is the address of `n` pairs of address and length (64 bits each)."""
-    return int(_libc.writev(fd, ctypes.c_void_p(at), n))
+# -- time, calls
 
 
-def readv(fd: int, at: int, n: int) -> int:
-    """readv(2): as `writev`."""
-    return int(_libc.readv(fd, ctypes.c_void_p(at), n))
-
-
-def errno() -> int:
-    """The errno of the system call just before."""
-    return ctypes.get_errno()
-
-
-_ONE = ctypes.c_uint64(1)
-
-
-def _call3(address: int, a: int, b: int, c: int) -> int:
-    kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-    return int(kind(address)(a, b, c))
-
-
-def signal_eventfd(fd: int) -> int:
-    """Add 1 to an eventfd; 8 if it took it, -1 and `errno` if not."""
-    try:
-        return os.write(fd, bytes(_ONE))
-    except OSError as error:
-        ctypes.set_errno(error.errno or 0)
-        return -1
+def pause() -> None:
+    """Tell the processor that this is a loop that waits; some tens of nanoseconds."""
 
 
 def now_ns() -> int:
-    """Monotonic time, ns."""
+    """The monotonic clock, ns."""
     return time.monotonic_ns()
 
 
-if COMPILED:
-    from . import _intrinsics  # noqa: F401  # registers the compiled bodies
+_NATIVE: Final = ctypes.CFUNCTYPE(_I64, _I64, _I64, _I64)
+#: What `call3` calls in plain Python for numbers that are no addresses; see `plain_handle`.
+_plain: dict[int, Callable[[int, int, int], int]] = {}
 
-    @inline
-    def call3(address: int, a: int, b: int, c: int) -> int:
-        """Call a kernel by its native address; 0 as address does nothing."""
-        if address == 0:
-            return 0
-        return _call3(address, a, b, c)
 
-else:
+def call3(address: int, a: int, b: int, c: int) -> int:
+    """Call the kernel ``int64(int64, int64, int64)`` at `address`.
 
-    def call3(address: int, a: int, b: int, c: int) -> int:
-        """Call a kernel by its native address; 0 as address does nothing."""
-        return _call3(address, a, b, c) if address else 0
+    In plain Python `address` may be a number of `plain_handle`.
+    """
+    if address < 0:
+        return _plain[address](a, b, c)
+    return int(_NATIVE(address)(a, b, c))
+
+
+def plain_handle(function: Callable[[int, int, int], int]) -> int:
+    """A negative number for which `call3` in plain Python calls `function`.
+
+    The caller gives it back with `drop_handle`.
+    """
+    handle = -1
+    while handle in _plain:
+        handle -= 1
+    _plain[handle] = function
+    return handle
+
+
+def drop_handle(handle: int) -> None:
+    """Forget a number of `plain_handle`; others are ignored."""
+    _plain.pop(handle, None)
+
+
+# -- system calls; -1 is an error, whose number `errno` tells right after the call
+
+
+def errno() -> int:
+    """The error of the last system call made here that failed."""
+    return ctypes.get_errno()
+
+
+def read(fd: int, address: int, size: int) -> int:
+    """read(2) into memory; returns bytes, or -1."""
+    return int(_libc.read(fd, address, size))
+
+
+def write(fd: int, address: int, size: int) -> int:
+    """write(2) from memory; returns bytes, or -1."""
+    return int(_libc.write(fd, address, size))
+
+
+def readv(fd: int, vectors: int, count: int) -> int:
+    """readv(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
+    return int(_libc.readv(fd, vectors, count))
+
+
+def writev(fd: int, vectors: int, count: int) -> int:
+    """writev(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
+    return int(_libc.writev(fd, vectors, count))
+
+
+def signal_eventfd(fd: int) -> int:
+    """Add one to an eventfd; returns 8, or -1 if it can't be written."""
+    try:
+        os.eventfd_write(fd, 1)
+    except OSError as error:
+        ctypes.set_errno(error.errno or 0)
+        return -1
+    return 8
+
+
+class Words:
+    """A zeroed block of int64 words on a cache line of its own, shared between Python and kernels.
+
+    Its pages are touched when they are used. Whoever hands `address` to a kernel keeps this alive.
+
+    Args:
+        count: Words, at least 1.
+
+    Attributes:
+        address: Where word 0 lies, a multiple of 64; good as long as this object lives.
+        view: The words as a memoryview of signed numbers, for slices.
+    """
+
+    __slots__ = ("_memory", "address", "view")
+
+    def __init__(self, count: int) -> None:
+        self._memory: Any = (ctypes.c_char * (8 * count + 64))()
+        start = ctypes.addressof(self._memory)
+        self.address: int = (start + 63) & ~63
+        skip = self.address - start
+        whole = memoryview(self._memory).cast("B")
+        self.view: memoryview[int] = whole[skip : skip + 8 * count].cast("q")
+
+    def __getitem__(self, index: int) -> int:
+        return self.view[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self.view[index] = value
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.view)
+
+    def word(self, index: int) -> int:
+        """The address of a word."""
+        return self.address + 8 * index
+
+
+#: Functions without a result.
+NO_RESULT: Final[frozenset[Callable[..., Any]]] = frozenset(
+    {
+        store8,
+        store16,
+        store32,
+        store64,
+        store16be,
+        store32be,
+        store16_release,
+        store32_release,
+        store64_release,
+        store64_relaxed,
+        fence,
+        copy,
+        fill,
+        pause,
+    }
+)
+
+#: All functions that compiled code may use.
+ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
+    load8,
+    load16,
+    load32,
+    load64,
+    load16be,
+    load32be,
+    load64be,
+    load16_acquire,
+    load32_acquire,
+    load64_acquire,
+    load64_relaxed,
+    exchange64,
+    compare_exchange64,
+    atomic_add64,
+    atomic_or64,
+    atomic_and64,
+    shift_right64,
+    trailing_zeros64,
+    swap16,
+    swap32,
+    now_ns,
+    call3,
+    errno,
+    read,
+    write,
+    readv,
+    writev,
+    signal_eventfd,
+}

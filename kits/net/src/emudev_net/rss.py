@@ -36,9 +36,7 @@ class ToeplitzTable:
         length = 8 * len(key)
         self.words = Words(INPUT * 256)
         for place in range(INPUT):
-            windows = [
-                bits >> (length - 32 - 8 * place - bit) & 0xFFFF_FFFF for bit in range(8)
-            ]
+            windows = [bits >> (length - 32 - 8 * place - bit) & 0xFFFF_FFFF for bit in range(8)]
             for byte in range(256):
                 value = 0
                 for bit in range(8):

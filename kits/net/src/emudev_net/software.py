@@ -220,8 +220,9 @@ def _network_offset(header: int, size: int) -> int:
 
 
 @inline
-def _fix_segment(header: int, l3: int, l4: int, size: int, data: int, number: int, mss: int,
-                 last: int, udp: int) -> int:
+def _fix_segment(
+    header: int, l3: int, l4: int, size: int, data: int, number: int, mss: int, last: int, udp: int
+) -> int:
     """Put lengths, numbers and flags of segment `number` right; its L4 checksum field becomes 0.
 
     Args:
@@ -454,9 +455,10 @@ def soften(stage: int, burst: int, rows: int) -> int:
             whole = out > before
         elif _segments_wanted(flags, takes):
             out = _cut(stage, burst, row, end, out)
-            whole = out > before and load64(
-                load64(stage + 8 * S_NOTES) + (out - 1) * NOTE + NOTE_ROWS
-            ) == end
+            whole = (
+                out > before
+                and load64(load64(stage + 8 * S_NOTES) + (out - 1) * NOTE + NOTE_ROWS) == end
+            )
         else:
             out = _mend(stage, burst, row, end, out)
             whole = out > before
