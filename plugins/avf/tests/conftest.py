@@ -1,4 +1,4 @@
-"""What the tests of the AVF device share: guest memory, and a driver that writes registers by number.
+"""What the tests of the AVF device share: guest memory, and a driver that knows numbers only.
 
 Offsets, orders and byte strings are those of the reference, not of the code under test.
 """
@@ -95,7 +95,10 @@ class Mailer:
 
     def stop(self) -> None:
         """Shut both rings down while they are enabled, heads first (avf.md 3.4)."""
-        for registers in ((ATQH, ATQT, ATQLEN, ATQBAL, ATQBAH), (ARQH, ARQT, ARQLEN, ARQBAL, ARQBAH)):
+        for registers in (
+            (ATQH, ATQT, ATQLEN, ATQBAL, ATQBAH),
+            (ARQH, ARQT, ARQLEN, ARQBAL, ARQBAH),
+        ):
             for register in registers:
                 self.write(register, 0)
 

@@ -74,7 +74,9 @@ def test_golden_version_request_and_reply(rig, driver, guest_memory):
     request = bytes.fromhex("00340108 08000000 01000000 00000000 00000000 00000000")
     request += struct.pack("<II", at >> 32, at & 0xFFFFFFFF)
     guest_memory.write(driver.atq, request)
-    rig.handle = lambda opcode, payload: rig.mailbox.post(opcode, 0, bytes.fromhex("0100000001000000"))
+    rig.handle = lambda opcode, payload: rig.mailbox.post(
+        opcode, 0, bytes.fromhex("0100000001000000")
+    )
     rig.write(ATQT, 1)
     assert rig.seen == [(1, bytes.fromhex("0100000001000000"))]
     done = guest_memory.read(driver.atq, 32)
@@ -207,7 +209,7 @@ def test_quirk_22_the_longest_payload_passes_with_the_lb_flag(rig, driver):
 def test_quirk_27_messages_without_buffer_are_legal(rig, driver):
     for opcode in (2, 25, 27, 28, 44, 50, 51):
         driver.send(opcode)
-    assert [seen for seen in rig.seen] == [(op, b"") for op in (2, 25, 27, 28, 44, 50, 51)]
+    assert rig.seen == [(op, b"") for op in (2, 25, 27, 28, 44, 50, 51)]
 
 
 def test_an_unmapped_send_ring_sets_crit_and_moves_nothing(rig, driver):
@@ -271,7 +273,9 @@ def test_a_disabled_ring_is_not_looked_at(rig, driver):
     assert rig.read(ARQH) == 0
 
 
-@pytest.mark.parametrize(("head", "tail", "length"), [(40, 1, 32), (0, 40, 32), (0, 1, 0), (3, 1, 2)])
+@pytest.mark.parametrize(
+    ("head", "tail", "length"), [(40, 1, 32), (0, 40, 32), (0, 1, 0), (3, 1, 2)]
+)
 def test_indices_beyond_the_ring_process_nothing(rig, driver, head, tail, length):
     rig.write(ATQLEN, ENABLE | length)
     rig.write(ATQH, head)

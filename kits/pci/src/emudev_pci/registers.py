@@ -16,7 +16,7 @@ import enum
 import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -91,6 +91,11 @@ class Bits:
         return ((1 << self.width) - 1) << self.first
 
 
+def _fields(bits: Iterable[Bits]) -> tuple[Bits, ...]:
+    """A tuple; typed, since checkers do not see through `tuple` as a converter."""
+    return tuple(bits)
+
+
 @attrs.frozen
 class Reg:
     """A register, or a row of equal ones.
@@ -118,7 +123,7 @@ class Reg:
     access: Access = attrs.field(default=Access.RW, kw_only=True)
     doc: str = attrs.field(default="", kw_only=True)
     source: str = attrs.field(default="", kw_only=True)
-    bits: tuple[Bits, ...] = attrs.field(default=(), kw_only=True, converter=tuple)
+    bits: tuple[Bits, ...] = attrs.field(default=(), kw_only=True, converter=_fields)
 
     @property
     def step(self) -> int:

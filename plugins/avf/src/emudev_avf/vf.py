@@ -141,6 +141,7 @@ class Vf:
         self.state = VfState()
         self.lasting = Lasting(mac=mac, queue_pairs=config.queues)
         self._wanted_pairs = 0
+        self.show_all()
 
     # -- numbers that requests are checked against and answered with
 
@@ -232,8 +233,12 @@ class Vf:
 
     # -- filters and hash, brought to the data plane
 
+    def filters_changed(self) -> None:
+        """Tell the subscribers that other frames are received than before."""
+        self.outside.post(Event(EventKind.FILTER))
+
     def show_addresses(self) -> None:
-        """Bring addresses and promiscuous modes to the data plane, and tell the subscribers."""
+        """Bring addresses and promiscuous modes to the data plane."""
         addresses = self.state.addresses
         self.port.set_macs(
             {a for a in addresses if not a[0] & 1}, {a for a in addresses if a[0] & 1}
@@ -242,7 +247,6 @@ class Vf:
             bool(self.state.promiscuous & PROMISCUOUS_UNICAST),
             bool(self.state.promiscuous & PROMISCUOUS_MULTICAST),
         )
-        self.outside.post(Event(EventKind.FILTER))
 
     def show_vlans(self) -> None:
         """Bring VLAN filter and offload to the data plane.

@@ -45,6 +45,7 @@ def add_eth_addr(vf: Vf, payload: bytes) -> Answer:
         if element.type & TYPE_MASK == AddressType.PRIMARY and not element.addr[0] & 1:
             vf.lasting.mac = element.addr
     vf.show_addresses()
+    vf.filters_changed()
     return OK
 
 
@@ -53,6 +54,7 @@ def del_eth_addr(vf: Vf, payload: bytes) -> Answer:
     """An address that is not there is fine."""
     vf.state.addresses -= {element.addr for element in addresses(payload)}
     vf.show_addresses()
+    vf.filters_changed()
     return OK
 
 
@@ -63,4 +65,5 @@ def config_promiscuous_mode(vf: Vf, payload: bytes) -> Answer:
     check_vsi(request.vsi_id)
     vf.state.promiscuous = request.flags & PROMISCUOUS_MASK
     vf.show_addresses()
+    vf.filters_changed()
     return OK

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from emudev_core.events import Event, EventKind
-
 from .base import check_vsi
 from .handlers import OK, Answer, check, elements, handler
 from .messages import VlanFilter, VlanFilterHead, VlanHead, VlanId, VlanSetting, VlanV2Caps
@@ -43,7 +41,7 @@ CAPS: Final = VlanV2Caps(
 def show_filter(vf: Vf) -> None:
     """Bring the filter to the data plane, and tell the subscribers."""
     vf.show_vlans()
-    vf.outside.post(Event(EventKind.FILTER))
+    vf.filters_changed()
 
 
 # -- version 1
