@@ -26,6 +26,8 @@ exec chroot "$0" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/b
     DEBIAN_FRONTEND=noninteractive "$@"
 """
 
+_PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy")
+
 _DPKG_CONF: Final = """\
 path-exclude=/usr/share/doc/*
 path-exclude=/usr/share/man/*
@@ -101,7 +103,10 @@ class Tree:
             ["apt-config", "dump"], stdout=subprocess.PIPE, stderr=log, text=True, check=True
         ).stdout.splitlines()
         # How this machine reaches the archive: proxies, timeouts, clocks; not where its files are.
-        wanted = re.compile(r"Acquire::(https?|ftp|Retries|Check|ForceIPv)[\w:.-]* \"[^\"]+\";$")
+        # A program that detects proxies is not in the tree.
+        wanted = re.compile(
+            r"Acquire::(https?|Retries|Check|ForceIPv)(?!.*Auto-?Detect)[\w:.-]* \"[^\"]+\";$"
+        )
         (apt / "apt.conf.d/90machine").write_text(
             "".join(f"{line}\n" for line in settings if wanted.match(line))
         )
@@ -144,7 +149,8 @@ class Tree:
 
     def _enter(self) -> list[str]:
         private = ["unshare", "--mount", "--propagation", "private"]
-        return [*private, "sh", "-c", _CHROOT, str(self.root)]
+        proxies = [f"{name}={os.environ[name]}" for name in _PROXIES if name in os.environ]
+        return [*private, "sh", "-c", _CHROOT, str(self.root), *proxies]
 
 
 def _install(backports: bool) -> list[str]:

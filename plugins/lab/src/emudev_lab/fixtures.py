@@ -100,8 +100,12 @@ class Emudev:
         Returns:
             What was wrong with them.
         """
-        faults = self.guest.finish()
-        return faults + self.side.close()
+        faults: list[str] = []
+        try:
+            faults += self.guest.finish()
+        finally:
+            faults += self.side.close()
+        return faults
 
     def clean(self, *, keep: bool) -> None:
         """Remove the folder, unless its logs are to be kept."""

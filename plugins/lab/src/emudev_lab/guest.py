@@ -145,7 +145,8 @@ class Guest:
         """
         try:
             return self._run(command, timeout)
-        except GuestError:
+        except BaseException:
+            # Whoever is interrupted here leaves a command behind whose end nobody would await.
             self.kill()
             raise
 

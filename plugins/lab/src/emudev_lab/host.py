@@ -73,6 +73,7 @@ class Server:
         deadline = time.monotonic() + _READY
         while True:
             if self.process.poll() is not None:
+                self._stopped = True  # told here, not once more by `stop`
                 status = self.process.returncode
                 raise LabError(f"the server ended with status {status}:\n{tail(self.log)}".rstrip())
             waiting = [str(path) for path in self.sockets if not self._listens(path)]

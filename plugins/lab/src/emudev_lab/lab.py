@@ -92,7 +92,7 @@ class Lab:
         for folder in ("/usr/sbin", "/usr/bin"):
             if os.path.lexists(self.root / f"{folder}/{name}".lstrip("/")):
                 return f"{folder}/{name}"
-        raise LabError(f"no program {name} in {self.root}")
+        raise LabError(f"no program {name} in {self.root}: run `emudev lab prepare`")
 
     def resolve(self, path: str) -> str:
         """The path inside the tree that `path` names once symbolic links are followed there."""

@@ -71,8 +71,9 @@ def qemu_version(lab: Lab) -> str:
 
 
 def _steps(lab: Lab, tree: Tree, kernels: Sequence[str], dpdk: bool) -> list[Step]:
+    needed = [package for program, package in _HERE.items() if not shutil.which(program)]
+
     def host(log: IO[bytes]) -> None:
-        needed = [package for program, package in _HERE.items() if not shutil.which(program)]
         if needed:
             # The keyring comes with it: an old one does not know the release.
             install_here([*needed, "debian-archive-keyring"], log)
@@ -94,7 +95,7 @@ def _steps(lab: Lab, tree: Tree, kernels: Sequence[str], dpdk: bool) -> list[Ste
         )
 
     steps = [
-        Step("host", "programs of this machine", " ".join(_HERE), host),
+        Step("host", "programs of this machine", " ".join(needed), host),
         Step("root", f"Debian {RELEASE} tree", RELEASE, tree.make),
         Step("qemu", "QEMU", " ".join(_QEMU), qemu, after="root"),
         Step(
