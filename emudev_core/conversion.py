@@ -85,7 +85,8 @@ def _error(entry: Entry, values: Mapping[str, Any], config: type[Config], text: 
     expected = known[name].expected if name in known else ""
     came = f"came {values[name]!r}"
     # What the class itself checks (`__post_init__`) explains itself.
-    shown = f"expected {expected}" if message.startswith("Expected") and expected else message
+    typed = expected and message.startswith(("Expected", "Invalid"))
+    shown = f"expected {expected}" if typed else message
     return ConfigError(f"{_plain(shown)}, {came}", where=entry.at(name))
 
 

@@ -233,6 +233,7 @@ class Planner:
             )
         devices = self._devices_of(entry, spec.devices, values)
         self._keys(entry, values, keys_of(spec.config) | {"id", *spec.devices}, spec.devices)
+        self._all_named(entry, spec.devices, devices)
         config = convert(entry, values, spec.config)
         for key, device in devices.items():
             if device in self._served:
@@ -249,9 +250,10 @@ class Planner:
             raise self._unknown(entry, "observer", self._plugins.observers)
         spec = self._plugins.observers[entry.driver]
         values = dict(entry.values)
-        device = self._devices_of(entry, ("emu",), values)["emu"]
+        devices = self._devices_of(entry, ("emu",), values)
         self._keys(entry, values, keys_of(spec.config) | {"emu"}, ("emu",))
-        return ObserverPlan(spec, convert(entry, values, spec.config), device)
+        self._all_named(entry, ("emu",), devices)
+        return ObserverPlan(spec, convert(entry, values, spec.config), devices["emu"])
 
     def _keys(
         self, entry: Entry, values: Mapping[str, Any], known: set[str], devices: Sequence[str]
@@ -286,10 +288,12 @@ class Planner:
                 near = hint(str(name), self.devices) or "there is no device"
                 raise ConfigError(f"no device {name}", where=entry.at(key), hint=near)
             found[target] = name
+        return found
+
+    def _all_named(self, entry: Entry, wanted: Sequence[str], found: Mapping[str, str]) -> None:
         for key in wanted:
             if key not in found:
                 known = ", ".join(self.devices) or "there is none"
                 raise ConfigError(
                     f"expected {key}=DEVICE", where=entry.where, hint=f"known: {known}"
                 )
-        return found
