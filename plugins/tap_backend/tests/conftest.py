@@ -96,7 +96,10 @@ def host():
     seen = Host()
     try:
         _setns(f"/run/netns/{name}")
-        with contextlib.suppress(OSError), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as f:
+        with (
+            contextlib.suppress(OSError),
+            open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as f,
+        ):
             f.write("1")  # no neighbour discovery among the frames
         yield seen
     finally:
@@ -115,16 +118,19 @@ def virtio_header(flags=0, gso=0, header=0, size=0, start=0, offset=0):
 # -- a NIC in memory
 
 
-class Kernel:
-    """A queue kernel that is a Python function."""
+_NATIVE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
-    address = 0
+
+class Kernel:
+    """A queue kernel that is a Python function, with a native address that compiled code can call."""
 
     def __init__(self, function):
-        self._function = function
+        self._function = lambda state, burst, rows: function(burst, rows)
+        self._native = _NATIVE(self._function)
+        self.address = ctypes.cast(self._native, ctypes.c_void_p).value
 
     def __call__(self, state, burst, rows, /):
-        return self._function(burst, rows)
+        return self._function(state, burst, rows)
 
 
 def table(burst, rows):
@@ -147,7 +153,9 @@ class FakeQueue:
         self.kernels = (
             QueueKernels(0, None, Kernel(self._push), None, Kernel(lambda *_: 0))
             if number % 2 == 0
-            else QueueKernels(0, Kernel(self._peek), None, Kernel(self._release), Kernel(lambda *_: 0))
+            else QueueKernels(
+                0, Kernel(self._peek), None, Kernel(self._release), Kernel(lambda *_: 0)
+            )
         )
 
     def send(self, *segments, flags=0, offload=0):
@@ -203,12 +211,13 @@ class FakeNic:
 
     Args:
         pairs: Queue pairs.
+        attributes: Writable attributes and their values.
     """
 
-    def __init__(self, pairs=1):
+    def __init__(self, pairs=1, attributes=None):
         self.pairs = pairs
         self.queues = [FakeQueue(n) for n in range(2 * pairs)]
-        self.attributes = {"link": False}
+        self.attributes = attributes or {"link": False}
         self.links = []
         self.channels = []
 
@@ -269,11 +278,11 @@ class Joined:
         self.device = None
         self.backend = None
 
-    def start(self, pairs=1, *, enable=True, **keys):
+    def start(self, pairs=1, *, enable=True, attributes=None, **keys):
         """Make and start everything; the queues are enabled afterwards."""
         from emudev_tap_backend.backend import TapBackend
 
-        self.nic = FakeNic(pairs)
+        self.nic = FakeNic(pairs, attributes)
         self.device = Device("fake_emudev_0", 0, "fake", self.loop)
         self.device.register(self.nic, "fake_0")
         context = BackendContext("tap_backend_0", {"emu": self.device}, self.loop)

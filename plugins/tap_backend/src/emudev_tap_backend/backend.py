@@ -1,6 +1,7 @@
 """The backend: a device at one end, a TAP interface at the other, and the link between the two.
 
-- The link that the guest sees follows the interface: attached and administratively up.
+- The link that the guest sees follows the interface: attached and administratively up. It is down until
+  all kernels are compiled, which happens in the background.
 - The carrier that the host sees follows the guest: a receive queue is enabled.
 - An interface that is deleted takes the link down and is waited for: one of the same name that comes
   back is attached again, whoever made it. It is never made anew here: who deleted it had a reason.
@@ -12,14 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from emudev_core import attributes
-from emudev_core.errors import BackendError, ConfigError, DeviceError, EmudevError
+from emudev_core.errors import BackendError, DeviceError, EmudevError
 from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
-from emudev_core.queues import rx_queue
+from emudev_core.queues import QueueKernel, rx_queue, tx_queue
+from emudev_net import flow
+from emudev_net.jit import Compilation, compile_all, jit_wanted
 
+from . import kernels
 from .config import TapConfig
 from .links import Link, LinkChange, LinkMonitor, change_link, find_link
 from .tap import Tap, plan
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["TapBackend"]
 
 log = logging.getLogger(__name__)
+
+#: Our own, and the loop that calls them.
+_KERNELS = (kernels.peek, kernels.push, kernels.release, *flow.KERNELS)
 
 #: Events after which the queues are looked at anew.
 _QUEUES_CHANGED = (EventKind.QUEUE_STATE, EventKind.RESET, EventKind.OVERFLOW)
@@ -54,10 +62,12 @@ class TapBackend:
         self._monitor: LinkMonitor | None = None
         self._tap: Tap | None = None
         self._wiring: Wiring | None = None
+        self._compilation: Compilation | None = None
         self._index = 0
         self._moved = False
         self._refused = 0  # number of an interface that came back and could not be attached
-        self._up = False
+        self._admin_up = False  # of the interface
+        self._up = False  # the link, as the device was told
 
     # -- hooks
 
@@ -71,6 +81,12 @@ class TapBackend:
             return "its queues carry no frames"
         plan(self._config, find_link(self._config.iface), pairs)
         return None
+
+    @hookimpl
+    def emudev_configure(self) -> None:
+        """Begin to compile: nothing waits for it before frames are to pass."""
+        if self._compilation is None:
+            self._compilation = compile_all(_KERNELS)
 
     @hookimpl
     def emudev_backend_started(self, device: Device) -> None:
@@ -87,7 +103,8 @@ class TapBackend:
     @hookimpl
     def emudev_backend_stopped(self, device: Device) -> None:
         """Link down, then close everything; an interface that was created here goes."""
-        self._set_link(False)
+        self._admin_up = False
+        self._set_link()
         self._close()
 
     @hookimpl
@@ -109,11 +126,11 @@ class TapBackend:
 
     # -- attaching
 
-    def _attach(self, link: Link | None) -> None:
+    def _attach(self, link: Link | None, *, again: bool = False) -> None:
         """Attach to `link`, or create the interface if it is None."""
         assert self._device is not None
         config = self._config
-        wanted = plan(config, link, self._pairs)
+        wanted = plan(config, link, self._pairs, again=again)
         self._tap = Tap.open(config.iface, wanted, vnet_hdr=config.vnet_hdr, sndbuf=config.sndbuf)
         now = self._present()
         up = True if config.up and not wanted.exists else None
@@ -125,9 +142,7 @@ class TapBackend:
         self._name = now.name
         self._moved = False
         self._tell_mtu(now.mtu)
-        self._wiring = Wiring(self._device, self._tap, self._loop, self._lost)
-        self._refresh()
-        self._set_link(now.up)
+        self._admin_up = now.up
         log.info(
             "%s: %s %s, %d of %d queues, MTU %d, %s",
             self._device.name,
@@ -138,6 +153,40 @@ class TapBackend:
             now.mtu,
             "up" if now.up else "down",
         )
+        self._compile()
+
+    def _compile(self) -> None:
+        """Let frames pass as soon as the kernels of both ends are compiled."""
+        assert self._device is not None
+        found: list[QueueKernel | None] = [*_KERNELS]
+        for queue in (q(p) for p in range(self._pairs) for q in (rx_queue, tx_queue)):
+            ends = self._device.get_queue_info(queue).kernels
+            if ends is not None:
+                found += [ends.peek, ends.push, ends.release, ends.notify]
+        if self._compilation is not None:
+            self._compilation.cancel()
+            self._compilation = None
+        if not jit_wanted() or all(kernel.address for kernel in found if kernel is not None):
+            self._wire(self._tap, None)
+            return
+        later = partial(self._wire, self._tap)
+        self._compilation = compile_all(
+            found, lambda error: self._loop.call_threadsafe(partial(later, error))
+        )
+
+    def _wire(self, tap: Tap | None, error: Exception | None) -> None:
+        """The kernels are ready: let frames pass, unless `tap` has gone meanwhile."""
+        if tap is None or tap is not self._tap or self._device is None:
+            return
+        try:
+            if error is not None:
+                raise ValueError(str(error))
+            self._wiring = Wiring(self._device, tap, self._loop, self._lost)
+        except ValueError as reason:
+            self._device.fail(f"no frames can pass between it and {self._name}: {reason}")
+            return
+        self._refresh()
+        self._set_link()
 
     def _present(self) -> Link:
         link = find_link(self._config.iface)
@@ -146,6 +195,9 @@ class TapBackend:
         return link
 
     def _close(self) -> None:
+        if self._compilation is not None:
+            self._compilation.cancel()
+            self._compilation = None
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -169,9 +221,11 @@ class TapBackend:
         if self._wiring is not None:
             self._wiring.refresh()
 
-    def _set_link(self, up: bool) -> None:
+    def _set_link(self) -> None:
+        """Tell the device whether frames can pass now."""
         if self._device is None:
             return
+        up = self._admin_up and self._wiring is not None
         if up != self._up:
             log.info("%s: link %s", self._device.name, "up" if up else "down")
         self._up = up
@@ -206,8 +260,9 @@ class TapBackend:
         if link.name != self._name:
             log.warning("interface %s is called %s now", self._name, link.name)
             self._name = link.name
-        if link.up != self._up:
-            self._set_link(link.up)
+        if link.up != self._admin_up:
+            self._admin_up = link.up
+            self._set_link()
 
     def _gone(self) -> None:
         """The interface left this namespace: deleted, or moved."""
@@ -219,7 +274,8 @@ class TapBackend:
                 self._name,
             )
             self._moved = True
-            self._set_link(True)
+            self._admin_up = True
+            self._set_link()
         else:
             self._lost()
 
@@ -228,8 +284,9 @@ class TapBackend:
         if self._tap is None:
             return
         log.warning("interface %s was deleted; the link is down until it comes back", self._name)
-        self._set_link(False)
         self._detach()
+        self._admin_up = False
+        self._set_link()
         self._name = self._config.iface
         if self._monitor is not None:
             self._loop.call_soon(self._look)  # it may be back already
@@ -239,7 +296,7 @@ class TapBackend:
         if link.index == self._refused or not link.is_tap:
             return
         try:
-            self._attach(link)
+            self._attach(link, again=True)
         except EmudevError as error:
             self._detach()
             self._refused = link.index

@@ -7,7 +7,7 @@ import os
 from typing import Final
 
 from emudev_core.queues import Offload, QueueKernels
-from emudev_net.burst import ROW_WORDS
+from emudev_net.burst import ROW
 from emudev_net.primitives import Words
 
 from . import kernels as k
@@ -69,7 +69,7 @@ class TapSource(_End):
     def __init__(self, fd: int, header: int) -> None:
         super().__init__(fd, header)
         self._arena = Words(ARENA // 8)
-        self._rows = Words(_KEPT * ROW_WORDS)
+        self._rows = Words(_KEPT * ROW // 8)
         words = self._words
         words[k.ARENA] = self._arena.address
         words[k.ARENA_SIZE] = ARENA

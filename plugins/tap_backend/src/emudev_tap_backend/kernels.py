@@ -19,16 +19,26 @@ from __future__ import annotations
 from typing import Final
 
 from emudev_net.burst import (
+    ADDRESS,
     CSUM_GOOD,
     CSUM_WANTED,
     FIRST,
-    GSO_MASK,
-    GSO_TCP4,
-    GSO_TCP6,
-    GSO_UDP,
+    FLAGS,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
     LAST,
+    LENGTH,
+    OFFLOAD,
     ROW,
-    csum_word,
+    csum_offset,
+    csum_start,
+    from_gso,
+    gso_size,
+    gso_type,
+    header_length,
+    offload_word,
+    to_gso,
 )
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.primitives import (
@@ -54,7 +64,9 @@ BYTES: Final = 3  #: moved, without headers
 DROPPED: Final = 4  #: frames, for whatever reason
 MALFORMED: Final = 5  #: of these, ones that can't be expressed on the other side
 LAST_ERRNO: Final = 6  #: of the last call that failed, EAGAIN not counted
-ERRNOS: Final = 32  #: calls that failed by errno, `ERRNO_WORDS` words; the last one counts all above
+ERRNOS: Final = (
+    32  #: calls that failed by errno, `ERRNO_WORDS` words; the last one counts all above
+)
 ERRNO_WORDS: Final = 160
 # The source.
 ARENA: Final = 8  #: address of the memory for frames
@@ -79,12 +91,15 @@ EAGAIN: Final = 11
 # struct virtio_net_hdr
 NEEDS_CSUM: Final = 1
 DATA_VALID: Final = 2
-GSO_TCPV4: Final = 1
-GSO_TCPV6: Final = 4
-GSO_UDP_L4: Final = 5
-GSO_ECN: Final = 0x80
 
 ETHERNET: Final = 14
+
+
+@inline
+def _add(state: int, word: int, amount: int) -> None:
+    """Add to a counter."""
+    at = state + 8 * word
+    store64(at, load64(at) + amount)
 
 
 @inline
@@ -92,23 +107,14 @@ def _failed(state: int) -> int:
     """Note the errno of a call that failed, unless it only says "not now"; returns it."""
     number = errno()
     if number != EAGAIN and number != EINTR:
-        slot = min(max(number, 0), ERRNO_WORDS - 1)
-        at = state + 8 * (ERRNOS + slot)
-        store64(at, load64(at) + 1)
+        _add(state, ERRNOS + min(max(number, 0), ERRNO_WORDS - 1), 1)
         store64(state + 8 * LAST_ERRNO, number)
     return number
 
 
 @inline
-def _add(state: int, word: int, amount: int) -> int:
-    """Add to a counter; returns 0."""
-    at = state + 8 * word
-    return store64(at, load64(at) + amount)
-
-
-@inline
 def _describe(row: int, header: int, frame: int, length: int) -> int:
-    """Write the metadata of a received frame into its row; returns whether that is possible.
+    """Write the metadata of a received frame into its row; returns 1 if that is possible, else 0.
 
     Args:
         row: Address of the row.
@@ -117,39 +123,36 @@ def _describe(row: int, header: int, frame: int, length: int) -> int:
         length: Bytes of the frame.
     """
     said = load8(header)
-    gso = load8(header + 1) & ~GSO_ECN
-    start = load16(header + 6)
-    offset = load16(header + 8)
     flags = FIRST | LAST
-    head = 0
-    size = 0
-    kind = 0
+    start = 0
+    offset = 0
     if said & NEEDS_CSUM:
+        start = load16(header + 6)
+        offset = load16(header + 8)
         if start + offset + 2 > length:
             return 0
         flags |= CSUM_WANTED
-    else:
-        start = 0
-        offset = 0
-        if said & DATA_VALID:
-            flags |= CSUM_GOOD
+    elif said & DATA_VALID:
+        flags |= CSUM_GOOD
+    gso = to_gso(load8(header + 1))
+    size = 0
+    head = 0
     if gso != 0:
-        # The header's own length is what lies in the host's first buffer, not what is header.
-        size = load16(header + 4)
-        if gso == GSO_TCPV4 or gso == GSO_TCPV6:
+        # The length that the host gives is what lies in its first buffer, not what is header.
+        kind = gso_type(gso)
+        if kind == GSO_TCPV4 or kind == GSO_TCPV6:
             if start + 20 > length:
                 return 0
             head = start + 4 * (load8(frame + start + 12) >> 4)
-            kind = GSO_TCP4 if gso == GSO_TCPV4 else GSO_TCP6
-        elif gso == GSO_UDP_L4:
+        elif kind == GSO_UDP_L4:
             head = start + 8
-            kind = GSO_UDP
         else:
             return 0
-        if size == 0 or not said & NEEDS_CSUM or head > length:
+        size = load16(header + 4)
+        if size == 0 or start == 0 or head > length:
             return 0
-    store64(row + 16, flags | kind)
-    store64(row + 24, csum_word(start, offset, head, size))
+    store64(row + FLAGS, flags | gso)
+    store64(row + OFFLOAD, offload_word(start, offset, head, size))
     return 1
 
 
@@ -191,10 +194,10 @@ def peek(state: int, burst: int, capacity: int) -> int:
                 dropped += 1
                 continue
         else:
-            store64(row + 16, FIRST | LAST)
-            store64(row + 24, 0)
-        store64(row, frame)
-        store64(row + 8, length)
+            store64(row + FLAGS, FIRST | LAST)
+            store64(row + OFFLOAD, 0)
+        store64(row + ADDRESS, frame)
+        store64(row + LENGTH, length)
         tail += 1
         cursor += (got + 63) & ~63
     if dropped:
@@ -216,7 +219,7 @@ def release(state: int, burst: int, rows: int) -> int:
     rows = min(max(rows, 0), tail - head)
     moved = 0
     for i in range(rows):
-        moved += load64(table + (head + i) * ROW + 8)
+        moved += load64(table + (head + i) * ROW + LENGTH)
     _add(state, FRAMES, rows)
     _add(state, BYTES, moved)
     head += rows
@@ -229,42 +232,35 @@ def release(state: int, burst: int, rows: int) -> int:
 
 
 @inline
-def _say(header: int, flags: int, word: int) -> int:
-    """Write the ``struct virtio_net_hdr`` of a packet; returns 0.
+def _say(header: int, flags: int, word: int) -> None:
+    """Write the ``struct virtio_net_hdr`` of a packet.
 
     Args:
         header: Where.
-        flags: Word 2 of its first row.
-        word: Word 3 of its first row.
+        flags: Flags of its first row.
+        word: Offload word of its first row.
     """
     said = 0
-    gso = 0
-    length = 0
-    size = 0
     start = 0
     offset = 0
     if flags & CSUM_WANTED:
         said = NEEDS_CSUM
-        start = word
-        offset = word >> 16
+        start = csum_start(word)
+        offset = csum_offset(word)
     elif flags & CSUM_GOOD:
         said = DATA_VALID
-    kind = flags & GSO_MASK
-    if kind != 0:
-        gso = GSO_UDP_L4
-        if kind == GSO_TCP4:
-            gso = GSO_TCPV4
-        elif kind == GSO_TCP6:
-            gso = GSO_TCPV6
-        length = word >> 32
-        size = word >> 48
+    gso = from_gso(flags)
+    length = 0
+    size = 0
+    if gso != 0:
+        length = header_length(word)
+        size = gso_size(word)
     store8(header, said)
     store8(header + 1, gso)
     store16(header + 2, length)
     store16(header + 4, size)
     store16(header + 6, start)
     store16(header + 8, offset)
-    return 0
 
 
 @queue_kernel
@@ -288,22 +284,22 @@ def push(state: int, burst: int, rows: int) -> int:
     done = 0
     while done < rows:
         row = burst + done * ROW
-        flags = load64(row + 16)
+        flags = load64(row + FLAGS)
         if header != 0:
-            _say(scratch, flags, load64(row + 24))
+            _say(scratch, flags, load64(row + OFFLOAD))
         used = first
         total = 0
         at = row
         count = 0
         while True:
             count += 1
-            length = load64(at + 8)
+            length = load64(at + LENGTH)
             total += length
             if used < most:
-                store64(vectors + used * 16, load64(at))
+                store64(vectors + used * 16, load64(at + ADDRESS))
                 store64(vectors + used * 16 + 8, length)
             used += 1
-            if load64(at + 16) & LAST or done + count >= rows:
+            if load64(at + FLAGS) & LAST or done + count >= rows:
                 break
             at += ROW
         if used > most:

@@ -92,13 +92,14 @@ class Plan:
     shared: bool
 
 
-def plan(config: TapConfig, link: Link | None, pairs: int) -> Plan:
+def plan(config: TapConfig, link: Link | None, pairs: int, *, again: bool = False) -> Plan:
     """Decide how to attach to an interface.
 
     Args:
         config: What the user said.
         link: The interface of that name, or None.
         pairs: Queue pairs of the device, at least 1.
+        again: The interface was lost and came back: ``create=yes`` does not refuse it.
 
     Raises:
         ConfigError: The interface is missing, or there when it must not be, or not what is needed.
@@ -125,7 +126,7 @@ def plan(config: TapConfig, link: Link | None, pairs: int) -> Plan:
             f"{name} is no TAP interface but {link.described}", where="tap_backend: iface"
         )
     assert link.tun is not None
-    if config.create == "yes":
+    if config.create == "yes" and not again:
         raise ConfigError(
             f"interface {name} exists and create=yes",
             where="tap_backend: create",

@@ -1,0 +1,207 @@
+"""Flows between the queues of a device and those of a TAP interface, and who wakes them.
+
+| flow | woken by | while its sink has no room |
+|---|---|---|
+| guest to TAP, one a queue pair | the pair's transmit doorbell | the descriptor being writable |
+| TAP to guest, one a TAP queue | the descriptor being readable | a receive doorbell; the descriptor rests |
+
+Several pairs may share a TAP queue. Then what is received goes to the device's first receive queue, whose
+kernel spreads it by RSS; else to the receive queue of the same number.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from emudev_core.device import Device
+from emudev_core.loop import READ, WRITE, Loop
+from emudev_core.queues import QueueInfo, QueueKernels, rx_queue, tx_queue
+from emudev_net.flow import Flow
+
+from .ends import TapSink, TapSource
+from .tap import Tap
+
+__all__ = ["Wiring"]
+
+_BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+
+
+class _Queue:
+    """One TAP queue: its flow towards the guest, and the flows from the guest that share it.
+
+    Args:
+        loop: The process' loop.
+        fd: Its descriptor.
+        source: Its frames for the guest.
+        sink: Takes frames of the guest.
+        receive: Kernels of the receive queue that they go to.
+        broken: Called when the interface is gone.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int,
+        source: TapSource,
+        sink: TapSink,
+        receive: QueueKernels,
+        broken: Callable[[], None],
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self.flow = Flow(loop, source.kernels, receive, on_blocked=self._no_room_there)
+        self.active = False
+        self._blocked = False
+        self._waiting: list[Flow] = []
+        self._broken = broken
+        self._watch = loop.watch(fd, self._ready, 0)
+
+    def _arm(self) -> None:
+        events = READ if self.active and not self._blocked else 0
+        if self._waiting:
+            events |= WRITE
+        self._watch.set(events)
+
+    def _ready(self, events: int) -> None:
+        if events & _BROKEN:
+            self._broken()
+            return
+        if events & READ:
+            self.flow.kick()
+        if events & WRITE:
+            waiting, self._waiting = self._waiting, []
+            for flow in waiting:
+                flow.kick()
+            self._arm()
+
+    def _no_room_there(self) -> None:
+        self._blocked = True
+        self._arm()
+
+    def room(self) -> None:
+        """The device may have room again."""
+        if self._blocked:
+            self._blocked = False
+            self._arm()
+            if self.active:
+                self.flow.kick()
+
+    def wait_for_room(self, flow: Flow) -> None:
+        """Kick a flow from the guest once this can be written to."""
+        if flow not in self._waiting:
+            self._waiting.append(flow)
+        self._arm()
+
+    def set_active(self, active: bool) -> None:
+        """Let frames go to the guest, or let them wait; what waited from before is dropped."""
+        if active == self.active:
+            return
+        self.active = active
+        self._blocked = False
+        if active:
+            self.source.discard()
+            self.flow.restart()
+        self._arm()
+
+    def close(self) -> None:
+        """Rest for ever; the descriptor stays open."""
+        self._watch.close()
+        self.flow.close()
+
+
+class Wiring:
+    """Moves frames between a device and an attached TAP. On the loop's thread.
+
+    All kernels have to be compiled, where they are to be. Nothing moves before `refresh`.
+
+    Args:
+        device: Its queues; the caller keeps it.
+        tap: Its descriptors; the caller keeps it and closes this first.
+        loop: The process' loop.
+        lost: Called, perhaps more than once, when the interface turns out to be gone.
+    """
+
+    def __init__(self, device: Device, tap: Tap, loop: Loop, lost: Callable[[], None]) -> None:
+        self._device = device
+        self._tap = tap
+        pairs = device.get_dev_info().max_queue_pairs
+        self._queues: list[_Queue] = []
+        self._flows: list[Flow] = []
+        self._sending = [False] * pairs
+        self._unsubscribe: list[Callable[[], None]] = []
+        for number, fd in enumerate(tap.fds):
+            receive = device.get_queue_info(rx_queue(number)).kernels
+            assert receive is not None
+            source = TapSource(fd, tap.header)
+            sink = TapSink(fd, tap.header, tap.takes)
+            self._queues.append(_Queue(loop, fd, source, sink, receive, lost))
+        for pair in range(pairs):
+            self._add_pair(pair, loop)
+
+    def _add_pair(self, pair: int, loop: Loop) -> None:
+        queue = self._queues[pair % len(self._queues)]
+        info = self._device.get_queue_info(tx_queue(pair))
+        assert info.kernels is not None
+        flow: Flow = Flow(
+            loop, info.kernels, queue.sink.kernels, on_blocked=lambda: queue.wait_for_room(flow)
+        )
+        self._flows.append(flow)
+        self._subscribe(info, flow.kick)
+        self._subscribe(self._device.get_queue_info(rx_queue(pair)), self._room)
+
+    def _subscribe(self, info: QueueInfo, callback: Callable[[], None]) -> None:
+        doorbell = self._device.get_db_info(info.doorbell)
+        doorbell.subscribe(callback)
+        self._unsubscribe.append(partial(doorbell.unsubscribe, callback))
+
+    def _room(self) -> None:
+        """The guest has posted receive buffers, perhaps those that any of the flows waits for."""
+        for queue in self._queues:
+            queue.room()
+
+    def refresh(self) -> None:
+        """Follow the queues that are enabled now: flows, TAP queues, carrier."""
+        pairs = range(len(self._flows))
+        receiving = [self._device.get_queue_info(rx_queue(p)).enabled for p in pairs]
+        sending = [self._device.get_queue_info(tx_queue(p)).enabled for p in pairs]
+        for number, queue in enumerate(self._queues):
+            if len(self._queues) == 1:
+                queue.set_active(any(receiving))
+            else:
+                self._tap.set_queue(number, receiving[number] or sending[number])
+                queue.set_active(receiving[number])
+            queue.room()
+        for pair, flow in enumerate(self._flows):
+            if sending[pair] and not self._sending[pair]:
+                flow.restart()
+                flow.kick()
+        self._sending = sending
+        self._tap.set_carrier(any(receiving))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of each TAP queue.
+
+        Returns:
+            ``rx`` (towards the guest) and ``tx`` (from it): a list of the counters of `TapSource.stats`
+            and `TapSink.stats`; ``malformed``: packets whose requests did not fit their headers, found
+            in software.
+        """
+        flows = [*self._flows, *(queue.flow for queue in self._queues)]
+        return {
+            "rx": [queue.source.stats() for queue in self._queues],
+            "tx": [queue.sink.stats() for queue in self._queues],
+            "malformed": sum(flow.malformed for flow in flows),
+        }
+
+    def close(self) -> None:
+        """Move nothing more. A second call does nothing."""
+        for undo in self._unsubscribe:
+            undo()
+        self._unsubscribe.clear()
+        for flow in self._flows:
+            flow.close()
+        for queue in self._queues:
+            queue.close()
