@@ -28,7 +28,7 @@ __all__ = ["DOORBELLS", "SPEC", "Exerciser", "ExerciserConfig"]
 DOORBELLS: Final = 0x40
 
 
-class ExerciserConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExerciserConfig(ProviderConfig):
     """What it can be told.
 
     Attributes:

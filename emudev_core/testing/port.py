@@ -51,7 +51,7 @@ class PythonKernel:
         return self._function(state, burst, rows)
 
 
-class PortConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PortConfig(ProviderConfig):
     """What the port can be told.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ def check(name: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--config-file=", name],
         cwd=HERE,
+        env={**os.environ, "MYPYPATH": str(HERE.parent.parent)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -18,7 +18,7 @@ MAX_QUEUES: Final = 16
 FRAME_OVERHEAD: Final = 26
 
 
-class AvfConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AvfConfig(ProviderConfig):
     """Configuration of an Intel Adaptive Virtual Function."""
 
     queues: Annotated[

@@ -17,7 +17,7 @@ Choice = Literal["auto", "yes", "no"]
 Switch = Literal["auto", "on", "off"]
 
 
-class TapConfig(BackendConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TapConfig(BackendConfig):
     """Configuration of ``tap_backend``; the device is named by ``emu=`` or ``avf_emu_id=``."""
 
     iface: Annotated[

@@ -11,7 +11,7 @@ from emudev_core.config import TransportConfig
 __all__ = ["VfioUserConfig"]
 
 
-class VfioUserConfig(TransportConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VfioUserConfig(TransportConfig):
     """Keys of the vfio_user transport in a provider's vdev string."""
 
     path: Annotated[
