@@ -119,7 +119,8 @@ def test_descriptors_belong_to_the_message_with_the_last_byte_they_came_with(
 ) -> None:
     fds = [os.dup(fd) for fd in eventfds(2)]
     receiver = Receiver()
-    # The kernel puts what came before in front of bytes with descriptors, never anything behind them.
+    # The kernel puts what came before in front of bytes with descriptors, never anything behind
+    # them.
     receiver.feed(_message(1, 2, b"a") + _message(2, 2, b"b") + _message(3, 2, b"c")[:5], fds)
     owners = {}
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A recorded session of a real QEMU, replayed: every command is answered, in order, without error."""
+"""A recorded session of a real QEMU, replayed: every command is answered, in order, in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session: accesses, doorbells, order, answers that take time, faults, and clients that vanish."""
+"""A session: accesses, doorbells, order, slow answers, faults, and clients that vanish."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from emudev_core.errors import DecodeError, PeerError, TransportError
 from emudev_core.loop import READ, Loop, Watch
 from emudev_core.regions import IrqGroup, RegionInfo
 
-from . import version
+from . import nearby, version
 from .messages import (
     HEADER,
     MAX_DATA,
@@ -89,6 +89,7 @@ class VfioUserClient:
         greet: Negotiate the version at once; else `negotiate` has to be called.
 
     Attributes:
+        loop: As given.
         limits: What the server takes.
         dma_reads, dma_writes: Messages of the device that were served.
 
@@ -105,7 +106,7 @@ class VfioUserClient:
         timeout: float = 5.0,
         greet: bool = True,
     ) -> None:
-        self._loop = loop
+        self.loop = loop
         self._timeout = timeout
         self._sock = where if isinstance(where, socket.socket) else _connect(where)
         self._sock.setblocking(False)
@@ -121,7 +122,8 @@ class VfioUserClient:
         self.dma_reads = 0
         self.dma_writes = 0
         if loop is not None:
-            self._watch = loop.watch(self._sock.fileno(), self._ready, READ)
+            nearby.join(self)
+            self._watch = loop.watch(self._sock.fileno(), self.ready, READ)
         if greet:
             try:
                 self.negotiate()
@@ -334,6 +336,14 @@ class VfioUserClient:
         while (left := deadline - time.monotonic()) > 0:
             self._idle(left, None)
 
+    def fileno(self) -> int:
+        """The socket; -1 once closed."""
+        return self._sock.fileno()
+
+    def ready(self, events: int) -> None:
+        """Take what has come, and answer what the device asks for."""
+        self._receive()
+
     def close(self) -> None:
         """Go away."""
         if self._watch is not None:
@@ -439,9 +449,6 @@ class VfioUserClient:
             rest = rest[sent:]
             rights = []
 
-    def _ready(self, events: int) -> None:
-        self._receive()
-
     def _receive(self) -> bool:
         """Take what has come; whether there was anything."""
         if self._gone:
@@ -482,8 +489,8 @@ class VfioUserClient:
 
     def _idle(self, seconds: float, fd: int | None, *, sending: bool = False) -> None:
         """Let the device's end run until something may have come."""
-        if self._loop is not None:
-            self._turn(self._loop, seconds, fd)
+        if self.loop is not None:
+            self._turn(self.loop, seconds, fd)
             return
         poll = select.poll()
         if not self._gone:

@@ -25,6 +25,7 @@ from emudev_core.lifecycle import State
 from emudev_core.loop import READ, WRITE, Loop, Timer
 from emudev_core.regions import RegionFlag, ResetKind
 
+from . import nearby
 from .channel import CHUNK, Link, MessageDma
 from .commands import HANDLERS, Answer
 from .dma import DmaEntry, DmaTable
@@ -419,8 +420,12 @@ class Session:
         poll = select.poll()
         choked = self._out.choked
         poll.register(self._sock, select.POLLOUT if choked else select.POLLIN)
-        for _, events in poll.poll(seconds * 1000):
-            self._ready(events)
+        clients = nearby.watch(self.loop, poll)
+        for fd, events in poll.poll(seconds * 1000):
+            if fd in clients:
+                clients[fd].ready(events)
+            else:
+                self._ready(events)
         return self.phase is Phase.SERVING
 
     # -- the end
