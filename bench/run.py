@@ -30,7 +30,7 @@ def header() -> str:
 
 Taken {today} on {os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python
 {platform.python_version()}, {versions}. Made by `tox run -e bench`; absolute figures move
-by tens of per cent from hour to hour, so what counts is the comparison with the peer in the same run.
+by tens of per cent from hour to hour: what counts is the comparison with the peer in the same run.
 
 How each figure is taken stands at the head of its script in `bench/`. Guests are stock Linux under
 QEMU with software emulation, one vCPU, a TAP on the host.
