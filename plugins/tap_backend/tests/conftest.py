@@ -60,7 +60,7 @@ class Host:
         return done.stdout
 
     def packets(self, name, *, headers=True):
-        """A raw socket on an interface; with `headers` each frame has a ``virtio_net_hdr`` in front."""
+        """A raw socket on an interface; with `headers` frames have a ``virtio_net_hdr``."""
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self._closing.callback(made.close)
         if headers:
@@ -122,7 +122,7 @@ _NATIVE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctype
 
 
 class Kernel:
-    """A queue kernel that is a Python function, with a native address that compiled code can call."""
+    """A queue kernel that is a Python function, at an address that compiled code can call."""
 
     def __init__(self, function):
         self._function = lambda state, burst, rows: function(burst, rows)
@@ -139,7 +139,7 @@ def table(burst, rows):
 
 
 class FakeQueue:
-    """A queue of the NIC: what the guest sends, or what it got and how much more it has room for."""
+    """A queue of the NIC: what the guest sends, or what it got and has room for."""
 
     def __init__(self, number):
         self.number = number

@@ -90,7 +90,7 @@ def test_a_device_with_several_pairs_gets_one_queue_of_an_interface_with_one(hos
 def test_an_interface_that_disagrees_on_multi_queue_is_named(host):
     host.ip("tuntap add tap0 mode tap multi_queue")
     stale = module.Plan(exists=True, multi_queue=False, queues=1, shared=False)
-    with pytest.raises(BackendError, match="can't attach to interface tap0: .*number of queues"):
+    with pytest.raises(BackendError, match=r"can't attach to interface tap0: .*number of queues"):
         Tap.open("tap0", stale)
 
 

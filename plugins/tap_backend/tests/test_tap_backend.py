@@ -8,9 +8,9 @@ import pytest
 
 from emudev_core.errors import BackendError, ConfigError
 from emudev_core.events import Event, EventKind
+from emudev_net.burst import CSUM_WANTED, GSO_SHIFT
 from emudev_tap_backend import backend as module
 from emudev_tap_backend.links import find_link
-from emudev_net.burst import CSUM_WANTED, GSO_SHIFT
 
 pytestmark = pytest.mark.root
 

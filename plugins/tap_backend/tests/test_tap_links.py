@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes are
 
 TAP = bytes.fromhex(
     "8c000000 1000 0000 00000000 00000000"  # 140 bytes, RTM_NEWLINK
-    "00 00 0100 05000000 03100000 00000000"  # AF_UNSPEC, ether, index 5, flags up broadcast multicast
+    "00 00 0100 05000000 03100000 00000000"  # AF_UNSPEC, ether, index 5, flags with up
     "0900 0300 7461703000 000000"  # IFLA_IFNAME "tap0", padded to 12
     "0800 0400 28230000"  # IFLA_MTU 9000
     "0800 ff0f 01020304"  # an attribute nobody knows

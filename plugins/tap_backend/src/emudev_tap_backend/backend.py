@@ -1,12 +1,13 @@
 """The backend: a device at one end, a TAP interface at the other, and the link between the two.
 
-- The link that the guest sees follows the interface: attached and administratively up. It is down until
-  all kernels are compiled, which happens in the background.
+- The link that the guest sees follows the interface: attached and administratively up. It is down
+  until all kernels are compiled, which happens in the background.
 - The carrier that the host sees follows the guest: a receive queue is enabled.
-- An interface that is deleted takes the link down and is waited for: one of the same name that comes
-  back is attached again, whoever made it. It is never made anew here: who deleted it had a reason.
-- One that is moved to another network namespace still carries frames, but can't be watched any more: the
-  link stays up until it is deleted.
+- An interface that is deleted takes the link down and is waited for: one of the same name that
+  comes back is attached again, whoever made it. It is never made anew here: who deleted it had a
+  reason.
+- One that is moved to another network namespace still carries frames, but can't be watched any
+  more: the link stays up until it is deleted.
 """
 
 from __future__ import annotations
@@ -137,7 +138,9 @@ class TapBackend:
         mtu = None if config.mtu == now.mtu else config.mtu
         if mtu is not None or (up and not now.up):
             change_link(now.index, name=config.iface, mtu=mtu, up=up)
-            now = self._present()
+        if self._monitor is not None:
+            self._monitor.skip()  # among it what was changed here, state by state
+        now = self._present()
         self._index = now.index
         self._name = now.name
         self._moved = False

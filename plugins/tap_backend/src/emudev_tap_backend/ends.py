@@ -1,4 +1,4 @@
-"""The two ends of a TAP descriptor as queue kernels see them: words and memory, and their counters."""
+"""The two ends of a TAP descriptor for queue kernels: their words, memory and counters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from . import kernels as k
 
 __all__ = ["ARENA", "SLOT", "TapSink", "TapSource"]
 
-#: Bytes of the largest frame that a TAP hands out, header and one more byte to notice a cut-off one:
-#: a GSO frame of 64 KiB behind its Ethernet header and two tags. A TAP's MTU is at most 65521.
+#: Bytes of the largest frame that a TAP hands out, header and one more byte to notice a cut-off
+#: one: a GSO frame of 64 KiB behind its Ethernet header and two tags. A TAP's MTU is at most 65521.
 SLOT: Final = 0x10000 + 14 + 2 * 4 + 250
-#: Bytes of memory for frames that were read and not released: room for the largest frame always, and for
-#: a burst of 256 frames of 1500 bytes.
+#: Bytes of memory for frames that were read and not released: room for the largest frame always,
+#: and for a burst of 256 frames of 1500 bytes.
 ARENA: Final = 0x60000 + SLOT
 #: Frames that are kept at most.
 _KEPT: Final = 256
@@ -40,7 +40,7 @@ class _End:
         return self._words.address
 
     def stats(self) -> dict[str, int]:
-        """Frames and bytes moved, frames dropped, and calls that failed by the name of their errno."""
+        """Frames and bytes moved, frames dropped, and failed calls by the name of their errno."""
         words = self._words
         counts = {
             "frames": words[k.FRAMES],

@@ -1,14 +1,15 @@
 """Queue kernels of a TAP descriptor: frames the host sends (source), frames for the host (sink).
 
-One system call a frame is what the kernel's interface allows; everything here stays small beside it.
+One system call a frame is what the kernel's interface allows; everything here stays small beside
+it.
 
-The *source* reads each frame, header and all, into an arena of memory of its own and remembers a burst
-row for it; `peek` shows the rows that were not released, then reads more. Frames lie one behind the
-other, so that a burst of small ones stays in few pages, while each read has room for the largest frame.
-The arena is used from its start again when everything was released.
+The *source* reads each frame, header and all, into an arena of memory of its own and remembers a
+burst row for it; `peek` shows the rows that were not released, then reads more. Frames lie one
+behind the other, so that a burst of small ones stays in few pages, while each read has room for the
+largest frame. The arena is used from its start again when everything was released.
 
-The *sink* writes each packet with one ``writev``: a ``struct virtio_net_hdr`` made from the row, and the
-segments where they are.
+The *sink* writes each packet with one ``writev``: a ``struct virtio_net_hdr`` made from the row,
+and the segments where they are.
 
 The header: u8 flags, u8 gso_type, u16 hdr_len, gso_size, csum_start, csum_offset, little endian.
 Source: virtio 1.2, 5.1.6; linux/virtio_net.h; linux/drivers/net/tun.c.
@@ -140,7 +141,7 @@ def _describe(row: int, header: int, frame: int, length: int) -> int:
     if gso != 0:
         # The length that the host gives is what lies in its first buffer, not what is header.
         kind = gso_type(gso)
-        if kind == GSO_TCPV4 or kind == GSO_TCPV6:
+        if kind == GSO_TCPV4 or kind == GSO_TCPV6:  # noqa: SIM109  # kernels know no tuples
             if start + 20 > length:
                 return 0
             head = start + 4 * (load8(frame + start + 12) >> 4)
@@ -160,8 +161,8 @@ def _describe(row: int, header: int, frame: int, length: int) -> int:
 def peek(state: int, burst: int, capacity: int) -> int:
     """Show frames that the host sent; returns rows, one a frame.
 
-    Frames that can't be described are dropped and counted. At most `capacity` calls of ``read`` are made
-    beyond those that fill the burst.
+    Frames that can't be described are dropped and counted. At most `capacity` calls of ``read`` are
+    made beyond those that fill the burst.
     """
     fd = load64(state + 8 * FD)
     header = load64(state + 8 * HEADER)
@@ -267,8 +268,8 @@ def _say(header: int, flags: int, word: int) -> None:
 def push(state: int, burst: int, rows: int) -> int:
     """Write packets to the host; returns the rows that were taken, written or dropped.
 
-    Fewer than given: the interface has no room now (EAGAIN). What it refuses otherwise is dropped, and
-    counted by errno: EIO when it is down, EINVAL when it does not like the header.
+    Fewer than given: the interface has no room now (EAGAIN). What it refuses otherwise is dropped,
+    and counted by errno: EIO when it is down, EINVAL when it does not like the header.
     """
     fd = load64(state + 8 * FD)
     header = load64(state + 8 * HEADER)

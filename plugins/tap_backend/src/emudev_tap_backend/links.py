@@ -1,21 +1,22 @@
 """Network interfaces over rtnetlink: what they are, when they change, and how to change them.
 
-Always netlink, never /sys: the process may run in another network namespace than the one whose /sys it
-sees. A namespace is chosen when a socket is made, so everything here means the namespace of the thread
-that called.
+Always netlink, never /sys: the process may run in another network namespace than the one whose /sys
+it sees. A namespace is chosen when a socket is made, so everything here means the namespace of the
+thread that called.
 
-Reading and listening are done here, on a plain socket: they belong to the start of every device and to
-the process' loop, while importing pyroute2 takes a quarter of a second and brings a loop of its own.
-Changes (seldom, and only if asked for) are pyroute2's.
+Reading and listening are done here, on a plain socket: they belong to the start of every device and
+to the process' loop, while importing pyroute2 takes a quarter of a second and brings a loop of its
+own. Changes (seldom, and only if asked for) are pyroute2's. Netlink speaks the host's byte order, which
+is little endian wherever this runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
@@ -36,9 +37,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-#: Netlink speaks the host's byte order.
-_ORDER: Final = "<" if sys.byteorder == "little" else ">"
 
 # Source: linux/rtnetlink.h, linux/netlink.h, linux/if_link.h, linux/if_tun.h
 RTM_NEWLINK: Final = 16
@@ -70,7 +68,7 @@ ENOBUFS: Final = 105
 _DATAGRAM: Final = 65536
 
 
-@wire(size=16, order=_ORDER)
+@wire(size=16)
 class NetlinkHeader(Wire):
     """Start of every netlink message. Source: linux/netlink.h, ``struct nlmsghdr``."""
 
@@ -81,7 +79,7 @@ class NetlinkHeader(Wire):
     port: int = u32("address of the socket that asked", default=0)
 
 
-@wire(size=16, order=_ORDER)
+@wire(size=16)
 class InterfaceHeader(Wire):
     """Start of a message about an interface. Source: linux/rtnetlink.h, ``struct ifinfomsg``."""
 
@@ -164,7 +162,7 @@ def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Walk netlink attributes; a cut-off one ends the walk."""
     at = 0
     while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
+        length, kind = struct.unpack_from("<HH", data, at)
         if length < 4 or at + length > len(data):
             return
         yield kind & NLA_TYPE_MASK, data[at + 4 : at + length]
@@ -176,7 +174,7 @@ def _text(value: memoryview) -> str:
 
 
 def _number(value: memoryview) -> int:
-    return int.from_bytes(value, sys.byteorder)
+    return int.from_bytes(value, "little")
 
 
 def _tun_facts(data: memoryview) -> TunFacts:
@@ -238,14 +236,14 @@ def parse_changes(data: bytes) -> list[LinkChange]:
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+    return struct.pack("<HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def _query(name: str) -> bytes:
     body = (
         InterfaceHeader().pack()
         + _attribute(IFLA_IFNAME, name.encode() + b"\0")
-        + _attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
+        + _attribute(IFLA_EXT_MASK, struct.pack("<I", RTEXT_FILTER_SKIP_STATS))
     )
     head = NetlinkHeader(
         length=NetlinkHeader.SIZE + len(body), type=RTM_GETLINK, flags=NLM_F_REQUEST, sequence=1
@@ -283,7 +281,7 @@ def find_link(name: str) -> Link | None:
             raise BackendError(f"interface {name}: netlink does not answer: {error}") from error
     for head, payload in _messages(data):
         if head.type == NLMSG_ERROR:
-            number = -struct.unpack_from("=i", payload)[0]
+            number = -struct.unpack_from("<i", payload)[0]
             if number == ENODEV:
                 return None
             raise BackendError(f"interface {name}: netlink answers {os.strerror(number)}")
@@ -365,6 +363,12 @@ class LinkMonitor:
                 continue
             for change in changes:
                 self._changed(change)
+
+    def skip(self) -> None:
+        """Forget what waits: `find_link` is asked next, and knows better."""
+        with contextlib.suppress(OSError):
+            while self._socket.recv(_DATAGRAM):
+                pass
 
     def close(self) -> None:
         """Stop listening. A second call does nothing."""

@@ -3,14 +3,15 @@
 What must be known about /dev/net/tun:
 
 - The first descriptor that is attached sets IFF_VNET_HDR and the other flags, whatever a persistent
-  interface had before; but it must agree with it on IFF_MULTI_QUEUE (else EINVAL). A further one gets
-  what the first chose, without a word: so the flags are read back (TUNGETIFF; it can't tell IFF_NO_PI,
-  whose bit is IFF_NOFILTER there: netlink can).
-- Size and byte order of the header, the offloads and the send buffer belong to the interface, not to a
-  descriptor. They outlive who set them, so they are set again, unless others are attached and rely on them.
+  interface had before; but it must agree with it on IFF_MULTI_QUEUE (else EINVAL). A further one
+  gets what the first chose, without a word: so the flags are read back (TUNGETIFF; it can't tell
+  IFF_NO_PI, whose bit is IFF_NOFILTER there: netlink can).
+- Size and byte order of the header, the offloads and the send buffer belong to the interface, not
+  to a descriptor. They outlive who set them, so they are set again, unless others are attached and
+  rely on them.
 - Attaching raises the carrier (unless IFF_NO_CARRIER asks not to); TUNSETCARRIER changes it.
-- A detached queue of a multi-queue interface (TUNSETQUEUE) gets no frames and forgets those that wait;
-  it can still be written to.
+- A detached queue of a multi-queue interface (TUNSETQUEUE) gets no frames and forgets those that
+  wait; it can still be written to.
 
 Source: linux/drivers/net/tun.c, linux/if_tun.h.
 """
@@ -277,7 +278,8 @@ class Tap:
             )
         if not has and vnet_hdr == "on":
             raise BackendError(
-                f"interface {name}: vnet_hdr=on, but another program is attached without IFF_VNET_HDR"
+                f"interface {name}: vnet_hdr=on, but another program is attached without"
+                " IFF_VNET_HDR"
             )
         if not has and vnet_hdr == "auto":
             log.info("%s: without IFF_VNET_HDR; checksums and segments are done here", name)

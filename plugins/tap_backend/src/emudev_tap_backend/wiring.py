@@ -1,12 +1,12 @@
 """Flows between the queues of a device and those of a TAP interface, and who wakes them.
 
-| flow | woken by | while its sink has no room |
-|---|---|---|
-| guest to TAP, one a queue pair | the pair's transmit doorbell | the descriptor being writable |
-| TAP to guest, one a TAP queue | the descriptor being readable | a receive doorbell; the descriptor rests |
+- Guest to TAP, one flow a queue pair: woken by the pair's transmit doorbell; while the TAP has no
+  room, by its descriptor being writable.
+- TAP to guest, one flow a TAP queue: woken by its descriptor being readable; while the device has
+  no room, by any receive doorbell, and the descriptor is not looked at.
 
-Several pairs may share a TAP queue. Then what is received goes to the device's first receive queue, whose
-kernel spreads it by RSS; else to the receive queue of the same number.
+Several pairs may share a TAP queue. Then what is received goes to the device's first receive queue,
+whose kernel spreads it by RSS; else to the receive queue of the same number.
 """
 
 from __future__ import annotations
@@ -185,9 +185,9 @@ class Wiring:
         """Counters of each TAP queue.
 
         Returns:
-            ``rx`` (towards the guest) and ``tx`` (from it): a list of the counters of `TapSource.stats`
-            and `TapSink.stats`; ``malformed``: packets whose requests did not fit their headers, found
-            in software.
+            ``rx`` (towards the guest) and ``tx`` (from it): a list of the counters of
+            `TapSource.stats` and `TapSink.stats`; ``malformed``: packets whose requests did not fit
+            their headers, found in software.
         """
         flows = [*self._flows, *(queue.flow for queue in self._queues)]
         return {
