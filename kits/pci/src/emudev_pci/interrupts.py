@@ -14,6 +14,8 @@ from typing import Final
 
 import attrs
 
+from emudev_core.errors import DecodeError
+
 from .bars import power_of_two
 
 __all__ = ["IntxLine", "IrqIndex", "Msi", "Msix", "MsixTable", "Vector", "signal"]
@@ -168,7 +170,7 @@ class Vector:
         if fd != self.fd:
             self.fd = fd
             self._changed(self.number, fd)
-        if fd is not None and self.pending:
+        if self.pending and (fd is not None or self.alias is not None):
             self.pending = False
             self.trigger()
 
@@ -238,7 +240,13 @@ class MsixTable:
         return bytes(self._data)
 
     def restore(self, saved: bytes) -> None:
-        """Take back what `save` gave; masks are not applied, since the client keeps them."""
+        """Take back what `save` gave; masks are not applied, since the client keeps them.
+
+        Raises:
+            DecodeError: Another length; nothing has changed.
+        """
+        if not isinstance(saved, bytes) or len(saved) != len(self._data):
+            raise DecodeError(f"MSI-X table: expected {len(self._data)} bytes")
         self._data[:] = saved
 
 

@@ -13,7 +13,6 @@ reads 0 and writes are ignored; such accesses are counted in `undeclared` (`sugg
 from __future__ import annotations
 
 import ctypes
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -22,53 +21,13 @@ from emudev_core.errors import DecodeError
 from emudev_core.queues import Doorbell
 from emudev_core.regions import DoorbellWindow
 
-from .registers import HANDLERS, Access, Handler, Reg, RegisterMap, RegisterMapError
+from .handlers import handlers_of
+from .registers import Access, Reg, RegisterMap, RegisterMapError
 
-__all__ = ["RegisterFile", "Row", "handlers_of"]
+__all__ = ["RegisterFile", "Row"]
 
 #: Different undeclared accesses that are remembered; a guest can't make it more.
 MAX_UNDECLARED: Final = 1024
-
-
-def handlers_of(cls: type, map: RegisterMap) -> dict[tuple[str, bool], tuple[str, Handler]]:
-    """The handlers of a class for a map: (register, write) to (method name, handler).
-
-    A method of a subclass that overrides a handler by its own name serves in its place, decorated
-    or not; one that handles the same register under another name replaces it, too.
-
-    Raises:
-        RegisterMapError: One class has two handlers for the same, or a handler that does not take
-            the arguments which the register needs.
-    """
-    found: dict[tuple[str, bool], tuple[str, Handler]] = {}
-    for base in reversed(cls.__mro__):
-        here: dict[tuple[str, bool], tuple[str, Handler]] = {}
-        for name, method in vars(base).items():
-            tags: Sequence[Handler] = getattr(method, HANDLERS, ()) if callable(method) else ()
-            for tag in tags:
-                if tag.map is not map:
-                    continue
-                key = (tag.register, tag.write)
-                if key in here:
-                    what = "writes" if tag.write else "reads"
-                    raise RegisterMapError(
-                        f"{base.__qualname__}: {here[key][0]} and {name} both handle {what} of "
-                        f"{tag.register}"
-                    )
-                _check_arguments(method, name, tag, map[tag.register])
-                here[key] = (name, tag)
-        found.update(here)
-    return found
-
-
-def _check_arguments(method: Callable[..., Any], name: str, tag: Handler, reg: Reg) -> None:
-    wanted = ["self"] + (["index"] if reg.count > 1 else []) + (["value"] if tag.write else [])
-    try:
-        inspect.signature(method).bind(*wanted)
-    except TypeError:
-        raise RegisterMapError(
-            f"{method.__qualname__}: a handler of {reg.name} takes ({', '.join(wanted)})"
-        ) from None
 
 
 class _Cell:
