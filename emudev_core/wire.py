@@ -167,7 +167,9 @@ class Wire:
     def _values(self) -> list[Any]:
         values = [getattr(self, name) for name in self._names]
         for i in self._swaps:
-            values[i] = (values[i] >> 8 & 0xFF) | (values[i] & 0xFF) << 8
+            if not 0 <= values[i] <= 0xFFFF:
+                raise struct.error(f"{self._names[i]}: 0 to 0xffff expected, not {values[i]:#x}")
+            values[i] = values[i] >> 8 | (values[i] & 0xFF) << 8
         return values
 
     @classmethod

@@ -53,4 +53,8 @@ def set_up_logging(level: str, plugins: Plugins) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(verbose=level == "debug"))
     handler.addFilter(_Ours(plugins.packages))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    root = logging.getLogger()
+    for former in [h for h in root.handlers if isinstance(h.formatter, _Lines)]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(level.upper())

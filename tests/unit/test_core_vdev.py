@@ -15,32 +15,32 @@ from emudev_core.testing.builders import make_plugins
 from emudev_core.vdev import parse_toml, parse_vdev
 
 
-class NicConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NicConfig(ProviderConfig):
     queues: Annotated[int, Meta(ge=1, le=16, description="queue pairs")] = 1
     mac: str | None = None
     caps: int = 0x020884E1
     promiscuous: bool = False
     rate: float = 1.0
     link_speed: Annotated[int, Meta(gt=0, extra_json_schema={"unit": "Mbit/s"})] = 25000
-    rings: list[int] = []
-    vids: list[str] = []
+    rings: tuple[int, ...] = ()
+    vids: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.mac == "multicast":
             raise ValueError("expected a unicast address")
 
 
-class SocketConfig(TransportConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SocketConfig(TransportConfig):
     path: Annotated[str, Meta(description="socket to listen on")]
     max_fds: int = msgspec.field(default=64, name="max-fds")
 
 
-class TapConfig(BackendConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TapConfig(BackendConfig):
     iface: Annotated[str, Meta(min_length=1, max_length=15)]
     create: Literal["auto", "yes", "no"] = "auto"
 
 
-class CountConfig(ObserverConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CountConfig(ObserverConfig):
     limit: int = 10
 
 
@@ -95,8 +95,8 @@ def test_values_are_read_by_their_declared_types():
         caps=0x11,
         promiscuous=True,
         rate=0.5,
-        rings=[64, 128],
-        vids=["1", "off"],
+        rings=(64, 128),
+        vids=("1", "off"),
     )
     assert device.transport_config.max_fds == 16
 
@@ -222,7 +222,7 @@ def test_a_port_of_its_own_names_none():
         ),
         (
             ["emu_iavf,path=x,id=0", "tap_backend,iface=t,afv_emu_id=0"],
-            "--vdev tap_backend: expected emu=DEVICE (known: avf_emudev_0)",
+            "--vdev tap_backend: afv_emu_id: unknown key (did you mean avf_emu_id?)",
         ),
         (
             ["emu_iavf,path=x,id=0", "tap_backend,iface=t,avf_emu_id=0,emu=avf_emudev_0"],

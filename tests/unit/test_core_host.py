@@ -1,0 +1,225 @@
+"""The host: from strings to running devices, and back from any failure."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from emudev_core.config import BackendConfig, ObserverConfig, ProviderConfig
+from emudev_core.errors import (
+    BackendError,
+    ConfigError,
+    LifecycleError,
+    PluginError,
+    TransportError,
+)
+from emudev_core.hooks import hookimpl
+from emudev_core.host import Host
+from emudev_core.lifecycle import State
+from emudev_core.loop import Loop
+from emudev_core.specs import BackendSpec, ObserverSpec, ProviderSpec
+from emudev_core.testing import exerciser, loopback, port
+from emudev_core.testing.builders import make_plugins, open_descriptors
+
+LOG = []
+
+
+class SinkConfig(BackendConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    fail: str = ""
+
+
+class Sink:
+    def __init__(self, config, context):
+        if config.fail == "build":
+            raise RuntimeError("no such library")
+        self.config, self.context = config, context
+
+    @hookimpl
+    def emudev_backend_offered(self, device):
+        return "not today" if self.config.fail == "offered" else None
+
+    @hookimpl
+    def emudev_backend_started(self, device):
+        LOG.append(f"{self.context.name} started for {device.name}")
+        if self.config.fail == "started":
+            raise BackendError("interface tap9 is missing")
+
+    @hookimpl
+    def emudev_backend_stopped(self, device):
+        LOG.append(f"{self.context.name} stopped for {device.name}")
+
+
+class Counter:
+    def __init__(self, config, context):
+        self.reads = 0
+
+    @hookimpl(wrapper=True)
+    def emudev_region_read(self):
+        self.reads += 1
+        return (yield)
+
+
+def refuse(config, context):
+    raise ConfigError("not on this machine")
+
+
+SPECS = (
+    loopback.SPEC,
+    exerciser.SPEC,
+    port.SPEC,
+    BackendSpec(name="sink", summary="", config=SinkConfig, build=Sink),
+    BackendSpec(name="wire", summary="", config=SinkConfig, build=Sink, devices=("a", "b")),
+    ObserverSpec(name="counter", summary="", config=ObserverConfig, build=Counter),
+    ProviderSpec(name="emu_no", summary="", config=ProviderConfig, build=refuse, transport=""),
+    ProviderSpec(
+        name="emu_bare",
+        summary="",
+        config=ProviderConfig,
+        build=lambda config, context: Counter(config, context),
+        transport="",
+    ),
+)
+
+
+@pytest.fixture
+def host():
+    LOG.clear()
+    before = open_descriptors()
+    with Host(plugins=make_plugins(*SPECS)) as host:
+        yield host
+    assert open_descriptors() == before
+
+
+def test_the_program_of_the_design(host):
+    nic = host.add("emu_port,id=0")
+    sink = host.add("sink,port_emu_id=0")
+    assert nic.name == "port_emudev_0"
+    assert sink.context.devices == {"emu": nic}
+    assert (sink.context.name, sink.context.loop) == ("sink_0", host.loop)
+    assert nic.state is State.ALLOCATED
+    host.start()
+    assert nic.address == "loopback:port_emudev_0"
+    host.loop.call_soon(host.stop)
+    host.run()
+    host.close()
+    assert LOG == ["sink_0 started for port_emudev_0", "sink_0 stopped for port_emudev_0"]
+    assert nic.state is State.CLOSED
+    assert len(host.registry) == 0
+
+
+def test_a_stop_that_comes_before_run_is_not_lost(host):
+    host.add("emu_port")
+    host.stop()
+    host.run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_run_also_when_inherited_as_ignored(host, number):
+    former = signal.signal(number, signal.SIG_IGN)
+    try:
+        host.add("emu_port")
+        timer = threading.Timer(0.02, os.kill, (os.getpid(), number))
+        timer.start()
+        host.run()
+        timer.join()
+        os.kill(os.getpid(), number)  # a second one while closing changes nothing
+        host.close()
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, former)
+
+
+def test_all_devices_are_offered_before_any_starts(host):
+    one, two = host.add("emu_port"), host.add("emu_port")
+    host.add(f"sink,emu={one.name}")
+    host.add(f"sink,emu={two.name},fail=offered")
+    with pytest.raises(BackendError, match="sink_1 refuses port_emudev_1: not today"):
+        host.start()
+    assert LOG == []
+    assert (one.state, two.state) == (State.CONFIGURED, State.CONFIGURED)
+
+
+def test_a_failed_start_stops_what_was_started(host):
+    one, two = host.add("emu_port"), host.add("emu_port")
+    host.add(f"sink,emu={one.name}")
+    host.add(f"sink,emu={two.name},fail=started")
+    with pytest.raises(BackendError, match="tap9 is missing"):
+        host.start()
+    assert LOG == [
+        "sink_0 started for port_emudev_0",
+        "sink_1 started for port_emudev_1",
+        "sink_0 stopped for port_emudev_0",
+    ]
+    assert one.address == ""
+
+
+def test_a_wire_serves_two_devices(host):
+    one, two = host.add("emu_port"), host.add("emu_port")
+    wire = host.add(f"wire,a={one.name},b={two.name}")
+    assert wire.context.devices == {"a": one, "b": two}
+    host.start()
+    assert LOG == ["wire_0 started for port_emudev_0", "wire_0 started for port_emudev_1"]
+
+
+def test_a_builder_that_raises_is_named_and_leaves_no_device(host):
+    host.add("emu_port")
+    with pytest.raises(
+        PluginError, match=r"test-plugin 1\.0 failed in the builder of sink: RuntimeError: no such"
+    ):
+        host.add("sink,port_emu_id=0,fail=build")
+    with pytest.raises(ConfigError, match="not on this machine"):
+        host.add("emu_no,id=0")
+    assert host.registry.find("no_emudev_0") is None
+    with pytest.raises(ConfigError, match="not on this machine"):
+        host.add("emu_no,id=0")  # and not: the id is taken
+
+
+def test_an_observer_counts_without_the_device_knowing(host):
+    device = host.add("emu_exerciser")
+    counter = host.observe("counter,emu=exerciser_emudev_0")
+    host.start()
+    client = host.connect(device)
+    for _ in range(3):
+        client.region_read(0, 0, 4)
+    client.close()
+    assert counter.reads == 3
+
+
+def test_the_same_observer_may_watch_twice(host):
+    device = host.add("emu_exerciser")
+    for _ in range(2):
+        host.observe("counter,emu=exerciser_emudev_0")
+    assert [member.name for member in device.members[-2:]] == ["counter", "counter_2"]
+
+
+def test_a_device_without_a_transport_runs_and_has_no_client(host):
+    device = host.add("emu_bare")
+    host.start()
+    assert device.state is State.STARTED
+    with pytest.raises(TransportError, match="has no client"):
+        host.connect(device)
+
+
+def test_a_backend_comes_before_the_start(host):
+    host.add("emu_port")
+    host.start()
+    with pytest.raises(LifecycleError, match="port_emudev_0 is started: add sink_0 before"):
+        host.add("sink,port_emu_id=0")
+
+
+def test_devices_added_later_are_started_by_the_next_start(host):
+    one = host.add("emu_port")
+    host.start()
+    two = host.add("emu_port")
+    host.start()
+    assert (one.state, two.state) == (State.STARTED, State.STARTED)
+
+
+def test_a_loop_of_the_callers_stays_open():
+    loop = Loop()
+    with Host(loop, make_plugins(*SPECS)) as host:
+        host.add("emu_port")
+        host.start()
+    loop.turn()
+    loop.close()
