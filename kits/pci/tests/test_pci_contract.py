@@ -36,7 +36,11 @@ class BusyConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_field
 
 class Busy(PciFunction):
     ids = PciIds(vendor=0x1234, device=0xB511, class_code=0x00FF00, subsystem=7)
-    bars = {0: MemoryBar(MAP), 1: IoBar(IO), 2: MemoryBar(size=64, wide=True, prefetchable=True)}
+    bars = {  # noqa: RUF012 - written as authors of devices do
+        0: MemoryBar(MAP),
+        1: IoBar(IO),
+        2: MemoryBar(size=64, wide=True, prefetchable=True),
+    }
     msi = Msi(vectors=4)
     intx = True
     capabilities = (vendor(b"emu"), serial_number(0x0123_4567_89AB_CDEF))
