@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import time
 
@@ -78,7 +77,7 @@ class Host:
 
 
 @pytest.fixture
-def host():
+def namespace():
     """A network namespace of its own, entered for the test and removed after it."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
@@ -93,7 +92,6 @@ def host():
     if made.returncode:
         pytest.skip(f"no network namespace can be made: {made.stderr.strip()}")
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    seen = Host()
     try:
         _setns(f"/run/netns/{name}")
         with (
@@ -101,18 +99,20 @@ def host():
             open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as f,
         ):
             f.write("1")  # no neighbour discovery among the frames
-        yield seen
+        yield name
     finally:
-        seen.close()
         if _libc.setns(before, CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "the namespace of before can't be entered")
         os.close(before)
         subprocess.run(["ip", "netns", "del", name], timeout=20, check=True)
 
 
-def virtio_header(flags=0, gso=0, header=0, size=0, start=0, offset=0):
-    """``struct virtio_net_hdr``, 10 bytes."""
-    return struct.pack("<BBHHHH", flags, gso, header, size, start, offset)
+@pytest.fixture
+def host(namespace):
+    """The host's side, in a namespace of its own."""
+    made = Host()
+    yield made
+    made.close()
 
 
 # -- a NIC in memory

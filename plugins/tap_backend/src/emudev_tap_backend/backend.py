@@ -23,7 +23,7 @@ from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
 from emudev_core.queues import QueueKernel, rx_queue, tx_queue
 from emudev_net import flow
-from emudev_net.jit import Compilation, compile_all, jit_wanted
+from emudev_net.jit import Compilation, Kernel, compile_all, jit_wanted
 
 from . import kernels
 from .config import TapConfig
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from emudev_core.device import Device
     from emudev_core.specs import BackendContext
 
-__all__ = ["TapBackend"]
+__all__ = ["KERNELS", "TapBackend"]
 
 log = logging.getLogger(__name__)
 
 #: Our own, and the loop that calls them.
-_KERNELS = (kernels.peek, kernels.push, kernels.release, *flow.KERNELS)
+KERNELS = (kernels.peek, kernels.push, kernels.release, *flow.KERNELS)
 
 #: Events after which the queues are looked at anew.
 _QUEUES_CHANGED = (EventKind.QUEUE_STATE, EventKind.RESET, EventKind.OVERFLOW)
@@ -87,7 +87,7 @@ class TapBackend:
     def emudev_configure(self) -> None:
         """Begin to compile: nothing waits for it before frames are to pass."""
         if self._compilation is None:
-            self._compilation = compile_all(_KERNELS)
+            self._compilation = compile_all(KERNELS)
 
     @hookimpl
     def emudev_backend_started(self, device: Device) -> None:
@@ -161,7 +161,7 @@ class TapBackend:
     def _compile(self) -> None:
         """Let frames pass as soon as the kernels of both ends are compiled."""
         assert self._device is not None
-        found: list[QueueKernel | None] = [*_KERNELS]
+        found: list[QueueKernel | None] = [*KERNELS]
         for queue in (q(p) for p in range(self._pairs) for q in (rx_queue, tx_queue)):
             ends = self._device.get_queue_info(queue).kernels
             if ends is not None:
@@ -169,7 +169,8 @@ class TapBackend:
         if self._compilation is not None:
             self._compilation.cancel()
             self._compilation = None
-        if not jit_wanted() or all(kernel.address for kernel in found if kernel is not None):
+        pending = any(isinstance(kernel, Kernel) and not kernel.address for kernel in found)
+        if not pending or not jit_wanted():
             self._wire(self._tap, None)
             return
         later = partial(self._wire, self._tap)

@@ -6,8 +6,8 @@ thread that called.
 
 Reading and listening are done here, on a plain socket: they belong to the start of every device and
 to the process' loop, while importing pyroute2 takes a quarter of a second and brings a loop of its
-own. Changes (seldom, and only if asked for) are pyroute2's. Netlink speaks the host's byte order, which
-is little endian wherever this runs.
+own. Changes (seldom, and only if asked for) are pyroute2's. Netlink speaks the host's byte order,
+which is little endian wherever this runs.
 """
 
 from __future__ import annotations
