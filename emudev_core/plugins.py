@@ -8,7 +8,6 @@ on. There is no global: the result is passed along.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ import pluggy
 from .config import Config
 from .errors import ConfigError, PluginError
 from .hooks import NAME, registration
+from .installed import entry_points
 from .names import hint
 from .specs import (
     BackendSpec,
@@ -83,29 +83,12 @@ class Source:
 
 def find_sources() -> list[Source]:
     """The installed plugins, sorted by name; the first of two distributions of one name counts."""
-    seen: set[str] = set()
-    found: list[Source] = []
-    for distribution in importlib.metadata.distributions():
-        # Most distributions have no entry points: do not parse their metadata for a name.
-        text = distribution.read_text("entry_points.txt")
-        if text is None or f"[{NAME}]" not in text.replace(" ", ""):
-            continue
-        name = distribution.metadata["Name"] or "unknown"
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in seen:
-            continue
-        seen.add(key)
-        found += [
-            Source(
-                point.name,
-                name,
-                distribution.version,
-                point.load,
-                point.module.partition(".")[0],
-            )
-            for point in distribution.entry_points
-            if point.group == NAME
-        ]
+    found = [
+        Source(
+            point.name, point.distribution, point.version, point.load, point.module.split(".")[0]
+        )
+        for point in entry_points(NAME)
+    ]
     return sorted(found, key=lambda source: (source.name, source.distribution))
 
 
