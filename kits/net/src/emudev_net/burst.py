@@ -1,7 +1,8 @@
-"""The burst: how packets pass between queues. An ``int64[n, 8]`` table, one row for each segment.
+"""The burst: how packets pass between queues. An ``int64[n, 8]`` table, a row for each segment.
 
-A packet is one or more rows in a row; `FIRST` is set on its first, `LAST` on its last one (both if it is
-the only one). The metadata of a packet is in its first row. Counts are rows, always of whole packets.
+A packet is one or more rows in sequence; `FIRST` is set on its first, `LAST` on its last one (both
+if it is the only one). The metadata of a packet is in its first row. Counts are rows, always of
+whole packets.
 
 Constants like `ADDRESS` are byte offsets of the words in a row: ``load64(row + LENGTH)`` with
 ``row = burst + i * ROW``. The meanings are those of ``struct virtio_net_hdr``:
@@ -9,8 +10,8 @@ Constants like `ADDRESS` are byte offsets of the words in a row: ``load64(row + 
 - `CSUM_WANTED`: sum from `csum_start` to the end of the frame and store the complement at
   ``csum_start + csum_offset``, where the folded pseudo-header sum is already.
 - GSO (`gso_type` not 0): the frame is to be cut into segments of `gso_size` payload bytes behind
-  `header_length` bytes of header. IP lengths and the IPv4 header checksum are right for the whole frame;
-  `CSUM_WANTED` is set, too.
+  `header_length` bytes of header. IP lengths and the IPv4 header checksum are right for the whole
+  frame; `CSUM_WANTED` is set, too.
 - `CRC32C_WANTED`: as `CSUM_WANTED`, with SCTP's CRC over zeroes in its place.
 
 Source: design section 5, "The burst"; virtio 1.2, 5.1.6.
@@ -56,12 +57,12 @@ __all__ = [
     "Packet",
     "csum_offset",
     "csum_start",
+    "frame_length",
     "from_gso",
     "gso_size",
     "gso_type",
     "header_length",
     "offload_word",
-    "packet_length",
     "packet_rows",
     "to_gso",
     "vlan_word",
@@ -72,9 +73,7 @@ ROW: Final = 64  #: bytes of a row
 ADDRESS: Final = 0  #: address of the segment in this process
 LENGTH: Final = 8  #: its bytes
 FLAGS: Final = 16
-OFFLOAD: Final = (
-    24  #: checksum start, checksum offset, header length, GSO size, 16 bits each from bit 0
-)
+OFFLOAD: Final = 24  #: checksum start, checksum offset, header length, GSO size, 16 bits each
 VLAN: Final = 32  #: TCI, TPID, packet type, outer TCI, 16 bits each from bit 0
 HASH: Final = 40  #: RSS hash (low 32 bits), mark (high)
 OWN: Final = 48  #: the source's own
@@ -88,9 +87,7 @@ CSUM_BAD: Final = 1 << 4  #: the L4 checksum is known to be wrong
 VLAN_PRESENT: Final = 1 << 5  #: TCI and TPID belong in front of the frame's ethertype
 HASH_VALID: Final = 1 << 6
 CRC32C_WANTED: Final = 1 << 7  #: an SCTP checksum is to be computed
-OUTER_VLAN_PRESENT: Final = (
-    1 << 8
-)  #: with `VLAN_PRESENT`: the outer TCI, TPID 0x88A8, goes before the tag
+OUTER_VLAN_PRESENT: Final = 1 << 8  #: a tag of the outer TCI, TPID 0x88A8, comes first
 GSO_ECN: Final = 1 << 9  #: the TCP header has CWR set
 GSO_SHIFT: Final = 16
 GSO_MASK: Final = 0xF << GSO_SHIFT
@@ -167,26 +164,28 @@ def vlan_word(tci: int, tpid: int, packet_type: int, outer_tci: int) -> int:
 
 
 @inline
-def packet_rows(row: int, rows: int) -> int:
-    """How many rows the packet has that begins at `row`.
+def packet_rows(burst: int, row: int, rows: int) -> int:
+    """How many rows the packet has that begins at row number `row`.
 
     Args:
-        row: Address of its first row.
-        rows: Rows there, at least 1; a packet without end ends there.
+        burst: Address of the table.
+        row: Its first row.
+        rows: Rows of the table; a packet without end ends there.
     """
-    count = 1
-    while count < rows and load64(row + FLAGS) & LAST == 0:
-        row += ROW
-        count += 1
-    return count
+    end = row
+    while end < rows:
+        end += 1
+        if load64(burst + (end - 1) * ROW + FLAGS) & LAST:
+            break
+    return end - row
 
 
 @inline
-def packet_length(row: int, rows: int) -> int:
-    """The bytes of the packet in `rows` rows from the address `row` on."""
+def frame_length(burst: int, row: int, count: int) -> int:
+    """The bytes of the packet in `count` rows from row number `row` on."""
     total = 0
-    for i in range(rows):
-        total += load64(row + i * ROW + LENGTH)
+    for i in range(row, row + count):
+        total += load64(burst + i * ROW + LENGTH)
     return total
 
 
@@ -243,7 +242,8 @@ class Burst:
 
         Args:
             packets: Frames.
-            split: Bytes of a segment at most; 0 keeps each frame, or a `Packet` with `segments`, whole.
+            split: Bytes of a segment at most; 0 keeps frames whole, but for a `Packet` with
+                `segments`.
             rows: Room; 0 for as many as needed, at least 1.
         """
         found = [p if isinstance(p, Packet) else Packet(p) for p in packets]
@@ -292,15 +292,25 @@ class Burst:
         for i in range(self.count if rows is None else rows):
             row = list(self.words.view[8 * i : 8 * i + 8])
             if bool(row[2] & FIRST) == bool(parts):
-                raise ValueError(
-                    f"row {i}: flags {row[2]:#x} where a packet {'goes on' if parts else 'begins'}"
-                )
+                expected = "goes on" if parts else "begins"
+                raise ValueError(f"row {i}: flags {row[2]:#x} where a packet {expected}")
             if not parts:
                 first = row
             parts.append(ctypes.string_at(row[0], row[1]))
             if row[2] & LAST:
                 lengths = tuple(len(p) for p in parts)
-                found.append(Packet(b"".join(parts), first[2] | LAST, *first[3:], segments=lengths))
+                found.append(
+                    Packet(
+                        data=b"".join(parts),
+                        flags=first[2] | LAST,
+                        offload=first[3],
+                        vlan=first[4],
+                        hash=first[5],
+                        own=first[6],
+                        time=first[7],
+                        segments=lengths,
+                    )
+                )
                 parts = []
         if parts:
             raise ValueError(f"the last packet has no end in {len(parts)} rows")

@@ -1,9 +1,9 @@
 """A flow: one source of frames, one sink, and the loop that moves them, run to completion.
 
-`pump` is the compiled loop: it calls the kernels of both ends through their addresses, puts the software
-stage between where the sink does not take what the source asks for, and ends when the source is empty, the
-sink has no room, or the budget is used up. `Flow` is its owner: a task of the process' loop that a doorbell
-or a readable descriptor kicks.
+`pump` is the compiled loop: it calls the kernels of both ends through their addresses, puts the
+software stage between where the sink does not take what the source asks for, and ends when the source
+is empty, the sink has no room, or the budget is used up. `Flow` is its owner: a task of the process'
+loop that a doorbell or a readable descriptor kicks.
 
     flow = Flow(loop, device_queue.kernels, tap_queue.kernels)
     doorbell.subscribe(flow.kick)
@@ -20,14 +20,12 @@ from typing import Final
 from emudev_core.loop import Loop
 from emudev_core.queues import Offload, QueueKernel, QueueKernels
 
-from .burst import ROW, Burst
+from .burst import FIRST, FLAGS, ROW, Burst
 from .checksum import CRC32C_TABLE
-from .jit import inline, jit_wanted, queue_kernel
-from .primitives import Words, call3, load64, store64
+from .jit import Kernel, inline, queue_kernel
+from .primitives import Words, call3, drop_handle, load64, plain_handle, store64
 from .software import (
     NOTE,
-    NOTE_ROWS,
-    NOTE_SEGMENTS,
     S_CRC,
     S_MALFORMED,
     S_NOTES,
@@ -39,6 +37,7 @@ from .software import (
     SLOT,
     STAGE_WORDS,
     needs_software,
+    settle,
     soften,
 )
 
@@ -63,8 +62,8 @@ FLOW_WORDS: Final = STAGE_WORDS + 24
 
 #: Rows that are peeked at one time; a packet may take 128 of them.
 PEEK_ROWS: Final = 256
-#: Rows that the software stage makes at one time.
-STAGE_ROWS: Final = 256
+#: Rows that the software stage makes at one time: any packet fits, with a row for its headers.
+STAGE_ROWS: Final = PEEK_ROWS + 16
 #: Rows moved before other work of the loop gets its turn.
 BUDGET: Final = 4096
 
@@ -78,19 +77,18 @@ class Outcome(enum.IntEnum):
 
 
 @inline
-def _call(address: int, state: int, burst: int, rows: int) -> int:
-    """Call a kernel if the end has one."""
-    if address == 0:
-        return 0
-    return call3(address, state, burst, rows)
+def _notify(address: int, state: int) -> None:
+    """Call a notify kernel if the end has one."""
+    if address != 0:
+        call3(address, state, 0, 0)
 
 
 @inline
 def _wants_software(burst: int, rows: int, takes: int) -> int:
     """1 if a packet of the burst has a request that the sink does not take."""
     for i in range(rows):
-        flags = load64(burst + i * ROW + 16)
-        if flags & 1 and needs_software(flags, takes):
+        flags = load64(burst + i * ROW + FLAGS)
+        if flags & FIRST and needs_software(flags, takes):
             return 1
     return 0
 
@@ -108,14 +106,14 @@ def _push_softened(flow: int, burst: int, rows: int) -> int:
         if made < 0:  # a packet that can't be expressed: counted, left out
             done -= made
             continue
+        if made == 0:
+            return -1 - done
         taken = call3(
             load64(flow + 8 * PUSH), load64(flow + 8 * SINK), load64(flow + 8 * S_OUT), made
         )
         if taken > 0:
-            note = load64(flow + 8 * S_NOTES) + (taken - 1) * NOTE
-            done += load64(note + NOTE_ROWS)
-            store64(flow + 8 * S_RESUME, load64(note + NOTE_SEGMENTS))
-        if taken < made or made == 0:
+            done += settle(flow, taken)
+        if taken < made:
             return -1 - done
     return done
 
@@ -142,15 +140,16 @@ def pump(flow: int, _burst: int, budget: int) -> int:
         rows = call3(load64(flow + 8 * PEEK), source, burst, load64(flow + 8 * CAPACITY))
         if rows <= 0:
             break
-        if load64(flow + 8 * S_RESUME) or _wants_software(burst, rows, takes):
+        if load64(flow + 8 * S_RESUME) != 0 or _wants_software(burst, rows, takes):
             store64(flow + 8 * SOFTENED, load64(flow + 8 * SOFTENED) + 1)
             taken = _push_softened(flow, burst, rows)
-            full = taken < 0
-            if full:
+            full = 0
+            if taken < 0:
+                full = 1
                 taken = -1 - taken
         else:
             taken = call3(load64(flow + 8 * PUSH), sink, burst, rows)
-            full = taken < rows
+            full = 1 if taken < rows else 0
         if taken > 0:
             call3(load64(flow + 8 * RELEASE), source, burst, taken)
             moved += taken
@@ -163,8 +162,8 @@ def pump(flow: int, _burst: int, budget: int) -> int:
             break
     store64(flow + 8 * ROWS, load64(flow + 8 * ROWS) + moved)
     store64(flow + 8 * PASSES, load64(flow + 8 * PASSES) + 1)
-    _call(load64(flow + 8 * SOURCE_NOTIFY), source, 0, 0)
-    _call(load64(flow + 8 * SINK_NOTIFY), sink, 0, 0)
+    _notify(load64(flow + 8 * SOURCE_NOTIFY), source)
+    _notify(load64(flow + 8 * SINK_NOTIFY), sink)
     return outcome
 
 
@@ -175,15 +174,21 @@ KERNELS: Final = (pump,)
 class Flow:
     """Moves the frames of one source into one sink. Loop thread only.
 
+    Compiled code is used from the first run on at which `pump` and all kernels of both ends have
+    addresses; before, or where nothing is compiled, the same code runs as plain Python.
+
     Args:
         loop: The process' loop.
         source: A queue with `peek` and `release`.
-        sink: A queue with `push`.
+        sink: A queue with `push`; its `takes` says what needs no software stage.
         on_blocked: Called when the sink has no room: arrange for `kick` when it has.
         budget: Rows moved before other work of the loop gets its turn.
 
+    Attributes:
+        words: The flow's words; the counters are among them.
+
     Raises:
-        ValueError: An end lacks a kernel, or kernels are to be compiled and are not yet.
+        ValueError: An end lacks a kernel that it needs.
     """
 
     def __init__(
@@ -196,22 +201,25 @@ class Flow:
         budget: int = BUDGET,
     ) -> None:
         if source.peek is None or source.release is None:
-            raise ValueError("the source has no peek and release kernels")
+            raise ValueError("the source of a flow has peek and release kernels; one is missing")
         if sink.push is None:
-            raise ValueError("the sink has no push kernel")
-        compiled = jit_wanted()
-        if compiled and not (source.compiled and sink.compiled and pump.address):
-            raise ValueError("the kernels of a flow have to be compiled first; see jit.compile_all")
-        self._compiled = compiled
-        self._source, self._sink = source, sink
+            raise ValueError("the sink of a flow has a push kernel; it is missing")
+        self._kernels: tuple[tuple[int, QueueKernel | None], ...] = (
+            (PEEK, source.peek),
+            (RELEASE, source.release),
+            (SOURCE_NOTIFY, source.notify),
+            (PUSH, sink.push),
+            (SINK_NOTIFY, sink.notify),
+        )
         self._burst = Burst(PEEK_ROWS)
         self._stage = Burst(STAGE_ROWS)
         self._notes = Words(STAGE_ROWS * NOTE // 8)
         self._scratch = Words(STAGE_ROWS * SLOT // 8)
         self._on_blocked = on_blocked
         self._budget = budget
-        self._task = loop.task(self.run)
+        self._task = loop.task(self._turn)
         self._closed = False
+        self._handles: list[int] = []
         words = self.words = Words(FLOW_WORDS)
         words[S_TAKES] = int(sink.takes)
         words[S_OUT] = self._stage.address
@@ -223,25 +231,45 @@ class Flow:
         words[SINK] = sink.state
         words[BURST] = self._burst.address
         words[CAPACITY] = PEEK_ROWS
-        for index, kernel in (
-            (PEEK, source.peek),
-            (RELEASE, source.release),
-            (SOURCE_NOTIFY, source.notify),
-            (PUSH, sink.push),
-            (SINK_NOTIFY, sink.notify),
-        ):
-            words[index] = self._handle(kernel)
+        self._pump: Callable[[int, int, int], int] | None = None
+        self._bind_plain()
 
-    def _handle(self, kernel: QueueKernel | None) -> int:
-        """What `call3` calls: the native address, or in plain Python a stand-in for it."""
-        if kernel is None:
-            return 0
-        return kernel.address if self._compiled else call3.stand_in(kernel)
+    def _bind_plain(self) -> None:
+        for index, kernel in self._kernels:
+            if kernel is not None:
+                run = kernel.function if isinstance(kernel, Kernel) else kernel
+                handle = plain_handle(run)
+                self._handles.append(handle)
+                self.words[index] = handle
+
+    def _bind(self) -> Callable[[int, int, int], int]:
+        """Take the compiled code if all of it is there by now."""
+        if not pump.address or any(k.address == 0 for _, k in self._kernels if k is not None):
+            return pump.function
+        for index, kernel in self._kernels:
+            self.words[index] = 0 if kernel is None else kernel.address
+        self._drop_handles()
+        self._pump = pump
+        return pump
+
+    def _drop_handles(self) -> None:
+        for handle in self._handles:
+            drop_handle(handle)
+        self._handles.clear()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it runs compiled code."""
+        return self._pump is not None
 
     @property
     def takes(self) -> Offload:
-        """What the sink takes as it is."""
+        """What the sink takes as it is; may be set, for a sink whose abilities change."""
         return Offload(self.words[S_TAKES])
+
+    @takes.setter
+    def takes(self, takes: Offload) -> None:
+        self.words[S_TAKES] = int(takes)
 
     @property
     def rows(self) -> int:
@@ -250,8 +278,19 @@ class Flow:
 
     @property
     def malformed(self) -> int:
-        """Packets that the software stage dropped, since their requests did not fit their headers."""
+        """Packets that the software stage dropped, their requests did not fit their headers."""
         return self.words[S_MALFORMED]
+
+    def stats(self) -> dict[str, int]:
+        """Rows moved, calls, bursts through the software stage, times blocked, packets dropped."""
+        words = self.words
+        return {
+            "rows": words[ROWS],
+            "passes": words[PASSES],
+            "softened": words[SOFTENED],
+            "blocked": words[BLOCKED],
+            "malformed": words[S_MALFORMED],
+        }
 
     def kick(self) -> None:
         """Look for work at the end of this turn of the loop."""
@@ -259,15 +298,19 @@ class Flow:
             self._task.mark()
 
     def run(self) -> Outcome:
-        """Look for work now."""
+        """Look for work now, once."""
         if self._closed:
             return Outcome.EMPTY
-        outcome = Outcome(pump(self.words.address, 0, self._budget))
+        run = self._pump or self._bind()
+        outcome = Outcome(run(self.words.address, 0, self._budget))
         if outcome is Outcome.BUDGET:
             self._task.mark()
         elif outcome is Outcome.FULL and self._on_blocked is not None:
             self._on_blocked()
         return outcome
+
+    def _turn(self) -> None:
+        self.run()
 
     def restart(self) -> None:
         """Forget a frame that was half moved: the source was reset."""
@@ -275,5 +318,7 @@ class Flow:
 
     def close(self) -> None:
         """Never look again; both ends stay as they are."""
-        self._closed = True
-        self._task.close()
+        if not self._closed:
+            self._closed = True
+            self._task.close()
+            self._drop_handles()

@@ -1,9 +1,9 @@
 """The compiler of kernels: numba types and lowers them, LLVM optimises all of a package at once.
 
-Each helper has one signature, all int64, so nothing is inferred between functions. Helpers and kernels go
-into one LLVM module, unoptimised, where everything but the entry points is internal; it is optimised
-once, and no wrapper that raises Python exceptions gets in. That is three times as fast as one numba
-function each, and the machine code refers to libc only.
+Each helper has one signature, all int64, so nothing is inferred between functions. Helpers and
+kernels go into one LLVM module, unoptimised, where everything but the entry points is internal; it is
+optimised once, and no wrapper that raises Python exceptions gets in. That is several times as fast as
+one numba function each, and the machine code refers to libc only.
 
 This module imports numba; only a cold cache leads here.
 """
@@ -15,15 +15,22 @@ from typing import Any, Final
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, compiler, registry, types
+from numba.core import cgutils as _cgutils
+from numba.core import compiler as _compiler
+from numba.core import registry, types
+from numba.core import typing as _typing
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate
 
 from . import primitives as p
 from .graph import KernelError
 
 __all__ = ["build"]
+
+# What numba leaves untyped.
+cgutils: Any = _cgutils
+compiler: Any = _compiler
+signature: Any = _typing.signature
 
 _INT: Final = types.int64
 _I64: Final = ir.IntType(64)
@@ -184,6 +191,10 @@ def _swap(width: int) -> _Emit:
     return emit
 
 
+def _below(builder: Any, args: tuple[Any, ...]) -> Any:
+    return builder.zext(builder.icmp_unsigned("<", *args), _I64)
+
+
 def _shift_right(builder: Any, args: tuple[Any, ...]) -> Any:
     return builder.lshr(args[0], args[1])
 
@@ -223,6 +234,7 @@ _EMIT: Final[dict[Callable[..., Any], _Emit]] = {
     p.call3: _call3,
     p.trailing_zeros64: _count("cttz"),
     p.shift_right64: _shift_right,
+    p.unsigned_below: _below,
     p.swap16: _swap(16),
     p.swap32: _swap(32),
     p.errno: _errno,

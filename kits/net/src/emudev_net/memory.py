@@ -1,13 +1,13 @@
 """Guest memory for kernels: the memory table as words, and the only way from a guest address to memory.
 
-Guest addresses are 64 bits; in kernels they are signed numbers (2**63 and up are negative), as `load64`
-gives them. Whatever the guest says, an address that comes out of `translate` lies, with all of the
-length asked for, in one mapping that allows the access. Regions that are reached by message only are
-not in the table.
+Guest addresses are 64 bits; in kernels they are signed numbers (2**63 and up are negative), as
+`load64` gives them. Whatever the guest says, an address that comes out of `translate` lies, with all
+of the length asked for, in one mapping that allows the access. Regions that are reached by message
+only are not in the table.
 
-The words: number of rows, generation, the row that was hit last; from byte 64 on the rows, sorted, 32
-bytes each: first and last guest address (top bit flipped, so that signed numbers sort as unsigned ones),
-address in this process, access bits.
+The words: number of rows, generation, the row that was hit last; from byte 64 on the rows, sorted,
+32 bytes each: first and last guest address (top bit flipped, so that signed numbers sort as unsigned
+ones), address in this process, access bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from emudev_core.memory import MemoryTable
 from .jit import inline
 from .primitives import Words, load64, load64_relaxed, store64_relaxed
 
-__all__ = ["READ", "WRITE", "KernelMemory", "reach", "signed", "translate"]
+__all__ = ["READ", "WRITE", "KernelTable", "signed", "span", "translate"]
 
 READ: Final = 0  #: the device reads
 WRITE: Final = 1  #: the device writes
@@ -68,7 +68,7 @@ def translate(memory: int, guest: int, size: int, access: int) -> int:
     """The address in this process of guest memory, or 0 if that can't be had.
 
     Args:
-        memory: `KernelMemory.address`.
+        memory: `KernelTable.address`.
         guest: Guest address, a signed 64-bit number; any value.
         size: Bytes, any value; below 1 gives 0.
         access: `READ` or `WRITE`.
@@ -89,11 +89,12 @@ def translate(memory: int, guest: int, size: int, access: int) -> int:
 
 
 @inline
-def reach(memory: int, guest: int, size: int, access: int) -> int:
+def span(memory: int, guest: int, size: int, access: int) -> int:
     """How many of `size` bytes from `guest` on lie in its region; 0 if none can be accessed.
 
-    To walk a range over adjacent regions: take ``part = reach(...)``, use ``translate(memory, guest,
-    part, access)``, go on at ``guest + part``. Arguments as for `translate`.
+    To walk a range over adjacent regions: take ``part = span(...)``, use
+    ``translate(memory, guest, part, access)``, go on at ``guest + part``. Arguments as for
+    `translate`.
     """
     if size < 1:
         return 0
@@ -109,14 +110,14 @@ def signed(address: int) -> int:
     return address - (1 << 64) if address >> 63 else address
 
 
-class KernelMemory:
+class KernelTable:
     """A memory table in the form that kernels use; immutable but for the last hit.
 
     Args:
         table: What the transport published; its mappings must outlive the use of this.
 
     Attributes:
-        address: What `translate` and `reach` take; good as long as this object lives.
+        address: What `translate` and `span` take; good as long as this object lives.
         generation: The table's.
     """
 
@@ -124,8 +125,8 @@ class KernelMemory:
 
     def __init__(self, table: MemoryTable) -> None:
         regions = [r for r in table.regions if r.host is not None]
-        # A row of zeroes behind the last one is what an empty table's "last hit" looks at: the key 0
-        # stands for guest address 2**63, so that its bounds must be impossible ones.
+        # The last hit of an empty table is a row of impossible bounds: nothing but the address 2**63
+        # would lie within zeroes.
         self._words = Words(8 + 4 * max(1, len(regions)))
         words = self._words
         words[0] = len(regions)

@@ -1,16 +1,16 @@
-"""What kernels do with memory and the kernel of the host: loads, stores, atomics, copies, system calls.
+"""What kernels do: loads, stores, atomics, copies, calls of the system and of each other.
 
 Each is a plain Python function with a ctypes body; in compiled code the call becomes the machine's
 instruction or a call of libc (see `lowering`). Addresses are addresses of this process and are not
 checked: guest addresses go through `emudev_net.memory` first.
 
-Values are int64. Narrow loads are zero-extended; `load64` gives a signed number; stores keep the low bits.
-Numbers are little endian unless the name ends in ``be``. Plain loads and stores need no alignment; those
-with an ordering, and the atomics, do.
+Values are int64. Narrow loads are zero-extended; `load64` gives a signed number; stores keep the low
+bits. Numbers are little endian unless the name ends in ``be``. Plain loads and stores need no
+alignment; those with an ordering, and the atomics, do.
 
-Ordering (datapath.md section 5): publish with a `*_release` store, take with a `*_acquire` load; `fence`
-between a store and a load of what another side stores. The Python bodies have no ordering of their own;
-one thread doesn't need any.
+Ordering (datapath.md section 5): publish with a `*_release` store, take with a `*_acquire` load;
+`fence` between a store and a load of what another side stores. The Python bodies have no ordering of
+their own; one thread doesn't need any.
 
 Source: datapath.md sections 5 and 6.
 """
@@ -67,6 +67,7 @@ __all__ = [
     "swap16",
     "swap32",
     "trailing_zeros64",
+    "unsigned_below",
     "write",
     "writev",
 ]
@@ -257,7 +258,7 @@ def fence() -> None:
 
 
 def copy(to: int, source: int, size: int) -> None:
-    """Copy `size` bytes, 0 or more; the two places don't overlap. Destination first, as in memcpy."""
+    """Copy `size` bytes, 0 or more, between places that don't overlap."""
     ctypes.memmove(to, source, size)
 
 
@@ -272,6 +273,11 @@ def fill(to: int, value: int, size: int) -> None:
 def shift_right64(value: int, bits: int) -> int:
     """Shift the 64 bits right and zeroes in from the left; 0 <= bits < 64."""
     return _signed((value & _MASK) >> bits)
+
+
+def unsigned_below(a: int, b: int) -> int:
+    """Whether a < b as unsigned 64-bit numbers: 1 or 0."""
+    return int(a & _MASK < b & _MASK)
 
 
 def trailing_zeros64(value: int) -> int:
@@ -342,22 +348,22 @@ def errno() -> int:
 
 
 def read(fd: int, address: int, size: int) -> int:
-    """read(2) into memory; returns bytes, or -1."""
+    """As read(2) into memory; returns bytes, or -1."""
     return int(_libc.read(fd, address, size))
 
 
 def write(fd: int, address: int, size: int) -> int:
-    """write(2) from memory; returns bytes, or -1."""
+    """As write(2) from memory; returns bytes, or -1."""
     return int(_libc.write(fd, address, size))
 
 
 def readv(fd: int, vectors: int, count: int) -> int:
-    """readv(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
+    """As readv(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
     return int(_libc.readv(fd, vectors, count))
 
 
 def writev(fd: int, vectors: int, count: int) -> int:
-    """writev(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
+    """As writev(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
     return int(_libc.writev(fd, vectors, count))
 
 
@@ -451,6 +457,7 @@ ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
     atomic_and64,
     shift_right64,
     trailing_zeros64,
+    unsigned_below,
     swap16,
     swap32,
     now_ns,

@@ -1,12 +1,12 @@
 """The software stage: packets whose requests the sink does not take become plain frames.
 
-A checksum to complete, a frame to segment, a tag to insert: each time a copy of the frame's headers is
-changed in scratch memory, and rows that point at the untouched payload follow. So the payload is copied
-once, by the sink; the guest's own memory is never written.
+A checksum to complete, a frame to segment, a tag to insert: each time a copy of the frame's headers
+is changed in scratch memory, and rows that point at the untouched payload follow. So the payload is
+copied once, by the sink; the guest's own memory is never written.
 
-A 64 KiB frame becomes dozens of segments, more than a sink may have room for at one time. `soften` therefore
-notes for each packet that it makes how far the source has got once that packet is taken, and can go on in
-the middle of a frame.
+A 64 KiB frame becomes dozens of segments, more than a sink may have room for at one time. `soften`
+therefore notes for each packet that it makes how far the source has got once that packet is taken,
+and can go on in the middle of a frame.
 
 Source: avf.md 6.5 (what hardware does); RFC 791, 793, 768, 9260.
 """
@@ -20,14 +20,26 @@ from .burst import (
     CSUM_GOOD,
     CSUM_WANTED,
     FIRST,
+    FLAGS,
+    GSO_ECN,
     GSO_MASK,
-    GSO_TCP4,
-    GSO_TCP6,
-    GSO_UDP,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
     LAST,
+    LENGTH,
+    OFFLOAD,
     OUTER_VLAN_PRESENT,
+    OWN,
+    ROW,
+    VLAN,
     VLAN_PRESENT,
+    csum_offset,
+    csum_start,
     frame_length,
+    gso_size,
+    gso_type,
+    header_length,
     packet_rows,
 )
 from .checksum import (
@@ -68,6 +80,7 @@ __all__ = [
     "SLOT",
     "STAGE_WORDS",
     "needs_software",
+    "settle",
     "soften",
 ]
 
@@ -75,7 +88,7 @@ __all__ = [
 S_TAKES: Final = 0  #: `Offload` of the sink
 S_OUT: Final = 1  #: address of the burst that is made
 S_OUT_CAPACITY: Final = 2  #: its rows
-S_NOTES: Final = 3  #: address of two words for each of its rows
+S_NOTES: Final = 3  #: address of `NOTE` bytes for each of its rows
 S_SCRATCH: Final = 4  #: address of `SLOT` bytes for each of its rows
 S_RESUME: Final = 5  #: segments of the first packet that the sink has already taken
 S_CRC: Final = 6  #: address of the CRC-32C table
@@ -83,12 +96,14 @@ S_MALFORMED: Final = 7  #: packets dropped because their metadata does not fit t
 # Where the payload of a frame has been cut up to.
 S_CUT_ROW: Final = 8
 S_CUT_OFFSET: Final = 9
+S_RESUME_OWN: Final = 10  #: the source's own word of the frame that `S_RESUME` is about
 STAGE_WORDS: Final = 16
 
 # A note on a row that was made: what is done once the packet that ends there is taken.
-NOTE: Final = 16  #: bytes
+NOTE: Final = 32  #: bytes
 NOTE_ROWS: Final = 0  #: rows of the source that are done then
 NOTE_SEGMENTS: Final = 8  #: and segments of the packet behind them
+NOTE_OWN: Final = 16  #: the source's own word of that packet
 
 HEADER: Final = 256  #: longest headers that are copied, bytes
 SLOT: Final = 320  #: bytes of a header copy, with tags
@@ -107,14 +122,17 @@ TCP_CWR: Final = 0x80
 @inline
 def _segments_wanted(flags: int, takes: int) -> int:
     """1 if the packet has to be segmented here."""
-    gso = flags & GSO_MASK
+    gso = gso_type(flags)
     if gso == 0:
         return 0
-    if gso == GSO_TCP4:
-        return 1 if takes & TAKES_TSO4 == 0 else 0
-    if gso == GSO_TCP6:
-        return 1 if takes & TAKES_TSO6 == 0 else 0
-    return 1 if takes & TAKES_USO == 0 else 0
+    needed = TAKES_CSUM  # whoever segments computes checksums, too
+    if gso == GSO_TCPV4:
+        needed |= TAKES_TSO4
+    elif gso == GSO_TCPV6:
+        needed |= TAKES_TSO6
+    else:
+        needed |= TAKES_USO
+    return 1 if takes & needed != needed else 0
 
 
 @inline
@@ -148,9 +166,9 @@ def _append_payload(stage: int, out: int, burst: int, end: int, size: int) -> in
     row = load64(stage + 8 * S_CUT_ROW)
     offset = load64(stage + 8 * S_CUT_OFFSET)
     while size > 0 and row < end:
-        have = load64(burst + row * 64 + 8) - offset
+        have = load64(burst + row * ROW + LENGTH) - offset
         if have <= 0:
-            offset -= load64(burst + row * 64 + 8)
+            offset -= load64(burst + row * ROW + LENGTH)
             row += 1
             continue
         part = min(have, size)
@@ -195,12 +213,12 @@ def _finish(stage: int, first: int, out: int, metadata: int, flags: int, csum: i
 
 
 @inline
-def _note(stage: int, out: int, rows: int, segments: int) -> int:
+def _note(stage: int, out: int, rows: int, segments: int, own: int) -> None:
     """Note what is done when the packet that ends before row `out` is taken."""
     at = load64(stage + 8 * S_NOTES) + (out - 1) * NOTE
     store64(at + NOTE_ROWS, rows)
     store64(at + NOTE_SEGMENTS, segments)
-    return 0
+    store64(at + NOTE_OWN, own)
 
 
 @inline
@@ -267,17 +285,17 @@ def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
     """Make segments of the frame in rows `row`..`end`, as many as there is room for.
 
     Returns:
-        Rows made so far (at least `out`), or -1 if the frame's metadata does not fit its headers. The
-        note on the last row says whether the frame is done.
+        Rows made so far (at least `out`), or -1 if the frame's metadata does not fit its headers.
+        The note on the last row says whether the frame is done.
     """
     takes = load64(stage + 8 * S_TAKES)
-    meta = burst + row * 64
-    flags = load64(meta + 16)
-    csum = load64(meta + 24)
-    size = (csum >> 32) & 0xFFFF
-    l4 = csum & 0xFFFF
-    mss = (csum >> 48) & 0xFFFF
-    udp = 1 if flags & GSO_MASK == GSO_UDP else 0
+    meta = burst + row * ROW
+    flags = load64(meta + FLAGS)
+    csum = load64(meta + OFFLOAD)
+    size = header_length(csum)
+    l4 = csum_start(csum)
+    mss = gso_size(csum)
+    udp = 1 if gso_type(flags) == GSO_UDP_L4 else 0
     total = frame_length(burst, row, end - row)
     scratch = load64(stage + 8 * S_SCRATCH)
     if out >= load64(stage + 8 * S_OUT_CAPACITY):
@@ -299,6 +317,10 @@ def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
         insert = 1
     number = load64(stage + 8 * S_RESUME)
     position = size + number * mss
+    if position >= total or load64(stage + 8 * S_RESUME_OWN) != load64(meta + OWN):
+        # The source shows another frame than the one that was begun: it was reset.
+        number = 0
+        position = size
     store64(stage + 8 * S_CUT_ROW, row)
     store64(stage + 8 * S_CUT_OFFSET, position)
     while position < total:
@@ -317,14 +339,14 @@ def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
             start = header - shift
             copy(start, header, 8)  # in two steps: the ranges may overlap in one
             copy(start + 8, header + 8, 4)
-            _tag(start + 12, flags, load64(meta + 32))
+            _tag(start + 12, flags, load64(meta + VLAN))
         first = out
         made = _append(stage, out, start, size + shift)
         made = _append_payload(stage, made, burst, end, data)
         if made < 0:
             break
         field = header + l4 + (6 if udp else 16)
-        kept = flags & ~(GSO_MASK | FIRST | LAST | CSUM_WANTED | CRC32C_WANTED)
+        kept = flags & ~(GSO_MASK | GSO_ECN | FIRST | LAST | CSUM_WANTED | CRC32C_WANTED)
         if insert:
             kept &= ~(VLAN_PRESENT | OUTER_VLAN_PRESENT)
         word = 0
@@ -342,7 +364,7 @@ def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
         out = _finish(stage, first, made, meta, kept, word)
         number += 1
         position += data
-        _note(stage, out, end if last else row, 0 if last else number)
+        _note(stage, out, end if last else row, 0 if last else number, load64(meta + OWN))
     return out
 
 
@@ -363,12 +385,12 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
         Rows made, `out` itself if there is no room, or -1 if the metadata does not fit the frame.
     """
     takes = load64(stage + 8 * S_TAKES)
-    meta = burst + row * 64
-    flags = load64(meta + 16)
-    csum = load64(meta + 24)
+    meta = burst + row * ROW
+    flags = load64(meta + FLAGS)
+    csum = load64(meta + OFFLOAD)
     total = frame_length(burst, row, end - row)
-    start = csum & 0xFFFF
-    offset = (csum >> 16) & 0xFFFF
+    start = csum_start(csum)
+    offset = csum_offset(csum)
     crc = flags & CRC32C_WANTED != 0
     sums = not crc and flags & CSUM_WANTED != 0 and takes & TAKES_CSUM == 0
     insert = takes & TAKES_VLAN == 0 and flags & (VLAN_PRESENT | OUTER_VLAN_PRESENT) != 0
@@ -401,7 +423,7 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
         begin = header - shift
         copy(begin, header, 8)
         copy(begin + 8, header + 8, 4)
-        _tag(begin + 12, flags, load64(meta + 32))
+        _tag(begin + 12, flags, load64(meta + VLAN))
         flags &= ~(VLAN_PRESENT | OUTER_VLAN_PRESENT)
         if flags & CSUM_WANTED:
             length = (csum >> 32) & 0xFFFF
@@ -415,18 +437,18 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
     if made < 0:
         return out
     out = _finish(stage, out, made, meta, flags & ~(FIRST | LAST), csum)
-    _note(stage, out, end, 0)
+    _note(stage, out, end, 0, 0)
     return out
 
 
 @inline
 def _hand_on(stage: int, burst: int, row: int, end: int, out: int) -> int:
-    """Copy the rows of a packet that needs nothing; returns rows made, `out` if there is no room."""
+    """Copy the rows of a packet that needs nothing; returns rows made, `out` without room."""
     if out + end - row > load64(stage + 8 * S_OUT_CAPACITY):
         return out
     copy(load64(stage + 8 * S_OUT) + out * 64, burst + row * 64, (end - row) * 64)
     out += end - row
-    _note(stage, out, end, 0)
+    _note(stage, out, end, 0, 0)
     return out
 
 
@@ -440,15 +462,16 @@ def soften(stage: int, burst: int, rows: int) -> int:
         rows: Its rows, whole packets.
 
     Returns:
-        Rows made in the stage's own burst, whole packets; each last row has a note. Packets that can't be
-        expressed are left out and counted.
+        Rows made in the stage's own burst, whole packets; each last row has a note. Less than 0: the
+        first packet can't be expressed and was counted; so many rows of the source (negative) are
+        done with it.
     """
     takes = load64(stage + 8 * S_TAKES)
     row = 0
     out = 0
     while row < rows:
         end = row + packet_rows(burst, row, rows)
-        flags = load64(burst + row * 64 + 16)
+        flags = load64(burst + row * ROW + FLAGS)
         before = out
         if needs_software(flags, takes) == 0:
             out = _hand_on(stage, burst, row, end, out)
@@ -475,3 +498,20 @@ def soften(stage: int, burst: int, rows: int) -> int:
         store64(stage + 8 * S_RESUME, 0)
         row = end
     return out
+
+
+@inline
+def settle(stage: int, taken: int) -> int:
+    """Note that the sink has taken some of what `soften` made.
+
+    Args:
+        stage: Address of the stage's words.
+        taken: Rows it took, whole packets, at least 1.
+
+    Returns:
+        Rows of the source that are done; a frame that is only begun is not among them.
+    """
+    note = load64(stage + 8 * S_NOTES) + (taken - 1) * NOTE
+    store64(stage + 8 * S_RESUME, load64(note + NOTE_SEGMENTS))
+    store64(stage + 8 * S_RESUME_OWN, load64(note + NOTE_OWN))
+    return load64(note + NOTE_ROWS)
