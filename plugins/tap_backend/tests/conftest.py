@@ -269,6 +269,12 @@ class FakeNic:
         return True
 
 
+@pytest.fixture
+def make_nic():
+    """The class `FakeNic`."""
+    return FakeNic
+
+
 class Joined:
     """A NIC in memory, joined to a TAP by the backend, on a loop of its own."""
 

@@ -161,6 +161,7 @@ class TapBackend:
     def _compile(self) -> None:
         """Let frames pass as soon as the kernels of both ends are compiled."""
         assert self._device is not None
+        assert self._tap is not None
         found: list[QueueKernel | None] = [*KERNELS]
         for queue in (q(p) for p in range(self._pairs) for q in (rx_queue, tx_queue)):
             ends = self._device.get_queue_info(queue).kernels
@@ -171,24 +172,36 @@ class TapBackend:
             self._compilation = None
         pending = any(isinstance(kernel, Kernel) and not kernel.address for kernel in found)
         if not pending or not jit_wanted():
-            self._wire(self._tap, None)
+            self._wire()
             return
-        later = partial(self._wire, self._tap)
+        later = partial(self._compiled, self._tap)
         self._compilation = compile_all(
             found, lambda error: self._loop.call_threadsafe(partial(later, error))
         )
 
-    def _wire(self, tap: Tap | None, error: Exception | None) -> None:
+    def _compiled(self, tap: Tap, error: Exception | None) -> None:
         """The kernels are ready: let frames pass, unless `tap` has gone meanwhile."""
-        if tap is None or tap is not self._tap or self._device is None:
+        if tap is not self._tap or self._device is None:
             return
         try:
             if error is not None:
-                raise ValueError(str(error))
-            self._wiring = Wiring(self._device, tap, self._loop, self._lost)
-        except ValueError as reason:
-            self._device.fail(f"no frames can pass between it and {self._name}: {reason}")
-            return
+                raise BackendError(f"{self._device.name}: kernels can't be compiled: {error}")
+            self._wire()
+        except EmudevError as reason:
+            self._device.fail(str(reason))
+
+    def _wire(self) -> None:
+        """Let frames pass.
+
+        Raises:
+            BackendError: The kernels of the device can't be called.
+        """
+        assert self._device is not None
+        assert self._tap is not None
+        try:
+            self._wiring = Wiring(self._device, self._tap, self._loop, self._lost)
+        except ValueError as error:
+            raise BackendError(f"{self._device.name}: no frames can pass: {error}") from error
         self._refresh()
         self._set_link()
 
