@@ -343,9 +343,21 @@ class Vf:
         self.show_vlans()
         self.show_rss()
 
-    def restore(self, state: VfState, lasting: Lasting) -> None:
-        """Take saved records, and set the data plane up as they say; queues start at their tail."""
+    def restore(
+        self, state: VfState, lasting: Lasting, rx_heads: list[int], tx_heads: list[int]
+    ) -> None:
+        """Take saved records, and set the data plane up as they say; tails have been restored.
+
+        Args:
+            state: What every reset clears.
+            lasting: What outlives a reset of the VF.
+            rx_heads: Next descriptor of the device, by receive queue.
+            tx_heads: The same by transmit queue.
+        """
+        tails = [ring.doorbell.value for ring in (*self.port.rx, *self.port.tx)]
         self.port.reset()
+        for ring, tail in zip((*self.port.rx, *self.port.tx), tails, strict=True):
+            ring.doorbell.write(tail)
         self.state, self.lasting = state, lasting
         for queue, setup in state.rx.items():
             self.set_rx(queue, setup)
@@ -356,9 +368,12 @@ class Vf:
         for queue, vector in state.tx_vectors.items():
             self.port.map_queue(False, queue, vector)
         self.show_all()
-        rx, state.rx_enabled = state.rx_enabled, 0
-        tx, state.tx_enabled = state.tx_enabled, 0
-        self.enable(rx, tx)
+        for queue in bits(state.rx_enabled):
+            self.port.rx[queue].enable(rx_heads[queue])
+            self.outside.post(Event(EventKind.QUEUE_STATE, queue=rx_queue(queue), value=1))
+        for queue in bits(state.tx_enabled):
+            self.port.tx[queue].enable(tx_heads[queue])
+            self.outside.post(Event(EventKind.QUEUE_STATE, queue=tx_queue(queue), value=1))
 
 
 def bits(mask: int) -> list[int]:

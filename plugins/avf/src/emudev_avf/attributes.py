@@ -1,0 +1,99 @@
+"""The attributes of an AVF device: what backends and users may ask and set."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from emudev_core.attributes import LINK, MAC, MTU, PROMISCUOUS, SPEED
+
+from .config import parse_mac
+from .rings import Stats
+from .vf import PROMISCUOUS_UNICAST
+
+if TYPE_CHECKING:
+    from .device import AvfDevice
+
+__all__ = ["add_attributes", "mac_text"]
+
+#: Values of the attribute `pf_reset`.
+ANNOUNCED = "announced"
+SILENT = "silent"
+
+
+def mac_text(mac: bytes) -> str:
+    """An address as people write it."""
+    return ":".join(f"{byte:02x}" for byte in mac)
+
+
+def add_attributes(device: AvfDevice) -> None:
+    """Add them to a device's table."""
+    table, vf, config = device.attributes, device.vf, device.config
+
+    def set_link(up: bool) -> None:
+        device.backend_link = up
+        device.update_link()
+
+    def set_speed(speed: int) -> None:
+        if not 1 <= speed <= 400_000:
+            raise ValueError("expected 1 to 400000 Mbit/s")
+        vf.set_link(vf.link, speed)
+
+    def set_mac(text: str) -> None:
+        vf.mac = vf.lasting.mac = parse_mac(text)
+
+    def set_pf_reset(how: str) -> None:
+        if how not in (ANNOUNCED, SILENT):
+            raise ValueError(f"expected {ANNOUNCED} or {SILENT}")
+        if how == ANNOUNCED:
+            device.announce_reset()
+        else:
+            device.silent_reset()
+
+    def statistic(index: int) -> int:
+        return int(device.port.stats()[index])
+
+    table.add(
+        LINK, bool, "the backend's end of the link is up", lambda: device.backend_link, set_link
+    )
+    table.add("carrier", bool, "the link that the guest sees is up", lambda: vf.link)
+    table.add(SPEED, int, "speed that the guest is told, Mbit/s", lambda: vf.speed, set_speed)
+    table.add(
+        MAC,
+        str,
+        "MAC address: that of the guest's primary filter once it set one; a new one is told to the"
+        " guest at its next reset",
+        lambda: mac_text(vf.lasting.mac),
+        set_mac,
+    )
+    table.add(MTU, int, "largest MTU that the guest may set, bytes", lambda: config.mtu)
+    table.add(
+        PROMISCUOUS,
+        bool,
+        "the guest wants all frames",
+        lambda: bool(vf.state.promiscuous & PROMISCUOUS_UNICAST),
+    )
+    table.add("caps", int, "virtchnl capability flags that were granted", lambda: vf.state.caps)
+    table.add("reset", str, "where a reset of the VF is", lambda: device.resets.state.value)
+    table.add(
+        "pf_reset",
+        str,
+        f"set to {ANNOUNCED} or {SILENT} to reset the guest from the PF side; reads the last state",
+        lambda: device.resets.state.value,
+        set_pf_reset,
+    )
+    for index, name in enumerate(Stats._fields):
+        table.add(name, int, "counter of GET_STATS", partial(statistic, index))
+    counters = {
+        "mailbox_requests": ("requests taken from the mailbox", lambda: device.mailbox.requests),
+        "mailbox_refused": (
+            "requests that got a negative status, and commands with an error",
+            lambda: device.mailbox.refused + device.dispatcher.refused,
+        ),
+        "mailbox_dropped": (
+            "messages to the guest that were dropped or cut",
+            lambda: device.mailbox.dropped,
+        ),
+    }
+    for name, (doc, get) in counters.items():
+        table.add(name, int, doc, get)

@@ -1,0 +1,325 @@
+"""The AVF PCI function: configuration space, registers and interrupts around a virtual function.
+
+A guest's access comes here as a register; what it means is in `mailbox`, `vf`, `virtchnl` and
+`resets`, its packets are `rings`. Source: avf.md sections 1, 2 and 8.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from emudev_core.errors import DeviceError
+from emudev_core.events import Event, EventKind
+from emudev_core.hooks import hookimpl
+from emudev_core.memory import MemoryRegion, MemoryTable
+from emudev_core.queues import DeviceInfo, Direction, Doorbell, IrqInfo, QueueInfo
+from emudev_core.regions import ResetKind
+from emudev_core.specs import ProviderContext
+from emudev_net.jit import Compilation
+from emudev_pci.capabilities import pci_express
+from emudev_pci.function import MemoryBar, Msix, PciFunction, PciIds
+
+from .attributes import add_attributes
+from .config import AvfConfig, default_mac, parse_mac
+from .mailbox import ICR_ADMINQ, Mailbox
+from .registers import MAP
+from .resets import ResetEvent, Resets, ResetState
+from .rings import Port
+from .saving import restore_device, save_device
+from .vf import Vf
+from .virtchnl.dispatch import Dispatcher
+
+__all__ = ["AvfDevice"]
+
+log = logging.getLogger(__name__)
+
+#: What a frame has beside its payload, without FCS: Ethernet header and two tags, bytes.
+HEADERS: Final = 22
+#: Bit 30 of VFINT_ICR0_ENA1.
+CAUSE_ADMINQ: Final = 1 << 30
+MSIX_BAR: Final = 3
+#: Name of the region that `emudev_region_map` knows: the words of the transmit doorbells.
+DOORBELLS: Final = "doorbells"
+
+
+class AvfDevice(PciFunction):
+    """One Intel Adaptive Virtual Function.
+
+    Args:
+        config: What the user asked for.
+        context: What the host gives a builder.
+
+    Attributes:
+        port: The data plane.
+        vf: What virtchnl requests set up.
+        mailbox: The admin queues.
+        dispatcher: Answers requests.
+        resets: Where a VF reset is.
+        backend_link: Whether the backend's end of the link is up.
+        ready: Whether the kernels are.
+    """
+
+    ids = PciIds(vendor=0x8086, device=0x1889, class_code=0x020000)
+    bars = {  # noqa: RUF012 - declared once, never changed, as the PCI kit has it
+        0: MemoryBar(MAP, wide=True, prefetchable=True),
+        MSIX_BAR: MemoryBar(size=0x4000, wide=True, prefetchable=True),
+    }
+    power = False
+    capabilities = (pci_express(at=0xA0),)
+
+    def __init__(self, config: AvfConfig, context: ProviderContext) -> None:
+        pairs = config.queues
+        self.msix = Msix(vectors=pairs + 1, bar=MSIX_BAR, table=0, pending=0x2000, at=0x70)
+        super().__init__(config, context)
+        self.config: AvfConfig = config
+        mac = parse_mac(config.mac) if config.mac else default_mac(self.name)
+        self.port = Port(pairs, pairs + 1, max_frame=config.mtu + HEADERS)
+        self.vf = Vf(config, mac, self.port, self)
+        self.dispatcher = Dispatcher(self.vf)
+        self.mailbox = Mailbox(
+            self.regs,
+            lambda: self.memory,
+            self.dispatcher.receive,
+            self._mailbox_raised,
+            self.defer,
+        )
+        self.resets = Resets(context.loop, self._clear, self._reset_changed)
+        self.backend_link = False
+        self.ready = False
+        self._compilation: Compilation | None = None
+        self._running = False
+        self._bind_doorbells()
+        add_attributes(self)
+
+    def _bind_doorbells(self) -> None:
+        """Tails are latched by their words alone; those of queues that are not there are ignored.
+
+        A row of registers is bound as a whole, so that the rest of it gets words that nobody reads.
+        """
+        pairs = self.config.queues
+        rows = {
+            "QTX_TAIL1": [ring.doorbell for ring in self.port.tx],
+            "QRX_TAIL1": [ring.doorbell for ring in self.port.rx],
+        }
+        spare = 2 * (MAP["QTX_TAIL1"].count - pairs)
+        self._spare_words = (ctypes.c_uint32 * max(1, spare))()
+        unused = [
+            Doorbell(2 * pairs + i, ctypes.addressof(self._spare_words) + 4 * i)
+            for i in range(spare)
+        ]
+        for name, bells in rows.items():
+            missing = MAP[name].count - pairs
+            self.bind_doorbells(name, [*bells, *unused[:missing]])
+            del unused[:missing]
+
+    # -- lifecycle
+
+    @hookimpl
+    def emudev_configure(self) -> None:
+        """Compile the kernels in the background; the link stays down until they are ready."""
+        self._compilation = self.port.compile(
+            lambda error: self.context.loop.call_threadsafe(self._compiled),
+            lambda text: log.info("%s: %s", self.name, text),
+        )
+
+    def _compiled(self) -> None:
+        """The kernels are as fast as they get: plain ones serve where compiling failed."""
+        self.ready = True
+        self.update_link()
+
+    @hookimpl
+    def emudev_start(self) -> None:
+        """Let the link follow the backend."""
+        self._running = True
+        self.update_link()
+
+    @hookimpl
+    def emudev_stop(self) -> None:
+        """The link goes down."""
+        self._running = False
+        self.update_link()
+
+    def on_close(self) -> None:
+        """Stop the clock and the data plane."""
+        if self._compilation is not None:
+            self._compilation.cancel()
+        self.resets.cancel()
+        self.mailbox.reset()
+        self.port.close()
+
+    def update_link(self) -> None:
+        """The link is up while the backend says so, the kernels are ready and the device runs."""
+        up = self.backend_link and self._running and self.ready
+        self.vf.set_link(up, self.vf.speed)
+
+    # -- guest memory and interrupts
+
+    def on_memory(self, table: MemoryTable) -> None:
+        """The data plane uses it from the next kernel call on."""
+        self.port.set_memory(self.memory)
+
+    def on_bus_master(self, enabled: bool) -> None:
+        """No DMA while the guest has not allowed it."""
+        self.port.set_memory(self.memory)
+
+    def on_vector(self, vector: int, fd: int | None) -> None:
+        """A vector with an event that waits fires now."""
+        self.port.vectors[vector].bind(fd)
+
+    def _mailbox_raised(self) -> None:
+        self.regs.VFINT_ICR01 |= ICR_ADMINQ
+        self.port.vectors[0].event()
+
+    @MAP.on_write("VFINT_DYN_CTL01")
+    def _control_mailbox_vector(self, value: int) -> None:
+        self.port.vectors[0].control(value)
+
+    @MAP.on_write("VFINT_ICR0_ENA1")
+    def _enable_causes(self, value: int) -> None:
+        self.port.vectors[0].cause_enable(bool(value & CAUSE_ADMINQ))
+
+    @MAP.on_write("VFINT_DYN_CTLN1")
+    def _control_queue_vector(self, index: int, value: int) -> None:
+        if index < self.config.queues:
+            self.port.vectors[index + 1].control(value)
+
+    # -- mailbox
+
+    @MAP.on_write("VF_ATQT1")
+    def _send_tail_written(self, value: int) -> None:
+        if self.resets.working:
+            self.mailbox.send_tail_written()
+
+    @MAP.on_write("VF_ARQT1")
+    def _receive_tail_written(self, value: int) -> None:
+        self.mailbox.receive_tail_written()
+
+    # -- hash of a guest without RSS_PF
+
+    @MAP.on_write("VFQF_HENA")
+    @MAP.on_write("VFQF_HKEY")
+    @MAP.on_write("VFQF_HLUT")
+    def _hash_register_written(self, index: int, value: int) -> None:
+        regs = self.regs
+        self.vf.set_rss_registers(list(regs.VFQF_HENA), list(regs.VFQF_HKEY), list(regs.VFQF_HLUT))
+
+    # -- what the virtual function asks of the device (`vf.Outside`)
+
+    def send(self, opcode: int, status: int, payload: bytes) -> None:
+        """Send a message to the guest."""
+        self.mailbox.post(opcode, status, payload)
+
+    def post(self, event: Event) -> None:
+        """Tell the subscribers."""
+        self.post_event(event)
+
+    def begin_reset(self) -> None:
+        """The guest asked by RESET_VF."""
+        self.resets.happen(ResetEvent.REQUEST)
+
+    def announce_reset(self) -> None:
+        """Tell the guest, and reset it when it had time to read that."""
+        if self.resets.state is ResetState.ACTIVE:
+            self.resets.happen(ResetEvent.ANNOUNCE)
+            if self.mailbox.receiving:
+                self.vf.send_reset_impending()
+
+    def silent_reset(self) -> None:
+        """Reset the guest without a word, as a PF that was reset itself does."""
+        if self.resets.working:
+            self.resets.happen(ResetEvent.SILENT)
+
+    # -- resets
+
+    def on_reset(self, kind: ResetKind) -> bool:
+        """Function level resets keep what a VF reset keeps; all others nothing."""
+        event = ResetEvent.FUNCTION if kind is ResetKind.FUNCTION else ResetEvent.POWER
+        self.resets.happen(event)
+        return True
+
+    def _clear(self, event: ResetEvent) -> None:
+        """What each reset does; when this returns nothing is stored in guest memory any more."""
+        self.mailbox.reset()
+        self.vf.reset(power=event is ResetEvent.POWER)
+        self.regs.reset()
+        for vector in self.port.vectors:
+            vector.reset()
+
+    def _reset_changed(self) -> None:
+        self.regs.VFGEN_RSTAT = self.resets.rstat
+
+    # -- backends ask
+
+    @hookimpl
+    def emudev_get_dev_info(self) -> DeviceInfo:
+        """The size of the device."""
+        return DeviceInfo(
+            type="avf",
+            max_queue_pairs=self.config.queues,
+            max_events=len(EventKind),
+            vectors=len(self.vectors),
+            doorbells=2 * self.config.queues,
+            max_frame=self.config.mtu + HEADERS,
+        )
+
+    @hookimpl
+    def emudev_get_queue_info(self, queue: int) -> QueueInfo:
+        """A ring and its kernels."""
+        if not 0 <= queue < 2 * self.config.queues:
+            raise DeviceError(f"{self.name} has no queue {queue}: it has {2 * self.config.queues}")
+        receive = queue % 2 == 0
+        ring = (self.port.rx if receive else self.port.tx)[queue // 2]
+        return QueueInfo(
+            queue=queue,
+            direction=Direction.RX if receive else Direction.TX,
+            base=ring.base,
+            size=ring.length,
+            doorbell=ring.doorbell.id,
+            vector=ring.vector,
+            enabled=ring.enabled,
+            kernels=self.port.kernels(queue),
+        )
+
+    @hookimpl
+    def emudev_get_irq_info(self, vector: int) -> IrqInfo:
+        """A vector, raised by the rules of DYN_CTL."""
+        if not 0 <= vector < len(self.vectors):
+            raise DeviceError(f"{self.name} has no vector {vector}: it has {len(self.vectors)}")
+        return IrqInfo(vector, self.vectors[vector].fd, self.port.vectors[vector].event)
+
+    @hookimpl
+    def emudev_get_db_info(self, doorbell: int) -> Doorbell:
+        """Transmit doorbells first, then those of the receive queues."""
+        pairs = self.config.queues
+        if not 0 <= doorbell < 2 * pairs:
+            raise DeviceError(f"{self.name} has no doorbell {doorbell}: it has {2 * pairs}")
+        rings = self.port.tx if doorbell < pairs else self.port.rx
+        return rings[doorbell % pairs].doorbell
+
+    @hookimpl
+    def emudev_region_map(self, name: str, size: int) -> int:
+        """The words of the transmit doorbells; the first one is at the address."""
+        if name != DOORBELLS:
+            raise DeviceError(f"{self.name} has no region {name} to map (known: {DOORBELLS})")
+        bells = [ring.doorbell for ring in self.port.tx]
+        room = bells[-1].address + bells[-1].size - bells[0].address
+        if not 0 < size <= room:
+            raise DeviceError(f"{self.name}: region {name} has {room} bytes, not {size}")
+        return bells[0].address
+
+    # -- saving
+
+    def save_state(self) -> dict[str, Any]:
+        """What the VF remembers beside the registers."""
+        return save_device(self)
+
+    def restore_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `save_state` gave."""
+        restore_device(self, state)
+
+    def on_unmap(self, table: MemoryTable, region: MemoryRegion) -> bool:
+        """The data plane has let go of it: kernels run on this thread."""
+        return True

@@ -1,0 +1,116 @@
+"""What an AVF device remembers beside its registers, as a typed record, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from emudev_core.errors import DecodeError
+
+from .mailbox import Message
+from .resets import ResetState
+from .vf import Lasting, VfState
+
+if TYPE_CHECKING:
+    from .device import AvfDevice
+
+__all__ = ["Saved", "restore_device", "save_device"]
+
+VERSION: Final = 1
+
+
+@attrs.frozen
+class SavedVector:
+    """An interrupt vector.
+
+    Attributes:
+        enabled: INTENA.
+        pending: An event waits.
+    """
+
+    enabled: bool
+    pending: bool
+
+
+@attrs.frozen
+class Saved:
+    """The record.
+
+    Attributes:
+        version: Of this record.
+        state, lasting: Of the VF.
+        reset: Where its reset is.
+        waiting: Messages that found no buffer yet.
+        vectors: By number.
+        rx_heads, tx_heads: Next descriptor of the device, by queue.
+    """
+
+    version: int
+    state: VfState
+    lasting: Lasting
+    reset: ResetState
+    waiting: list[Message]
+    vectors: list[SavedVector]
+    rx_heads: list[int]
+    tx_heads: list[int]
+
+
+def save_device(device: AvfDevice) -> dict[str, Any]:
+    """The record of a device, as values that msgspec encodes."""
+    record = Saved(
+        version=VERSION,
+        state=device.vf.state,
+        lasting=device.vf.lasting,
+        reset=device.resets.state,
+        waiting=list(device.mailbox.waiting),
+        vectors=[SavedVector(v.enabled, v.pending) for v in device.port.vectors],
+        rx_heads=[ring.head for ring in device.port.rx],
+        tx_heads=[ring.head for ring in device.port.tx],
+    )
+    built: dict[str, Any] = msgspec.to_builtins(record, builtin_types=(bytes,))
+    return built
+
+
+def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
+    """Take a record back; the registers have been restored before.
+
+    Raises:
+        DecodeError: No such record, or of a device with another number of queues.
+    """
+    try:
+        record = msgspec.convert(dict(values), Saved)
+    except msgspec.ValidationError as exc:
+        raise DecodeError(f"{device.name}: saved state: {exc}") from exc
+    _check(device, record)
+    port = device.port
+    device.resets.restore(record.reset)
+    device.vf.restore(record.state, record.lasting, record.rx_heads, record.tx_heads)
+    device.mailbox.restore(record.waiting)
+    for vector, saved in zip(port.vectors, record.vectors, strict=True):
+        vector.reset()
+        if saved.pending:
+            vector.event()
+        vector.control(int(saved.enabled))
+    port.vectors[0].cause_enable(bool(device.regs.VFINT_ICR0_ENA1))
+
+
+def _check(device: AvfDevice, record: Saved) -> None:
+    """Refuse what does not fit this device before anything is changed."""
+    pairs = device.config.queues
+    where = f"{device.name}: saved state"
+    if record.version != VERSION:
+        raise DecodeError(f"{where}: expected version {VERSION}, came {record.version}")
+    lengths = (len(record.vectors), len(record.rx_heads), len(record.tx_heads))
+    if lengths != (pairs + 1, pairs, pairs):
+        raise DecodeError(f"{where}: it is of a device with {len(record.rx_heads)} queue pairs")
+    state, lasting = record.state, record.lasting
+    queues = {*state.rx, *state.tx, *state.rx_vectors, *state.tx_vectors}
+    if not all(0 <= queue < pairs for queue in queues):
+        raise DecodeError(f"{where}: queues {sorted(queues)}, it has {pairs}")
+    if (state.rx_enabled | state.tx_enabled) >> pairs or not 1 <= lasting.queue_pairs <= pairs:
+        raise DecodeError(f"{where}: enabled queues {state.rx_enabled:#x}, it has {pairs}")
+    if len(lasting.mac) != 6 or any(len(address) != 6 for address in state.addresses):
+        raise DecodeError(f"{where}: a MAC address has 6 bytes")
