@@ -17,7 +17,8 @@ from ..registers import MAP
 from ..virtchnl.opcodes import Op
 
 if TYPE_CHECKING:
-    from emudev_pci.guest import GuestFunction, Page
+    from emudev_pci.guest import GuestFunction
+    from emudev_pci.pages import Page
 
 __all__ = ["AdminQueue", "DriverError"]
 

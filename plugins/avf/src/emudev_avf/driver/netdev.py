@@ -350,8 +350,9 @@ class AvfDriver:
             self._admin.stop()
             self._admin.close()
             self._admin = None
-        for ring in [*self.tx, *self.rx]:
-            ring.close()
+        for tx, rx in zip(self.tx, self.rx, strict=True):
+            tx.close()
+            rx.close()
         self.tx, self.rx = [], []
 
     def _read(self, name: str, index: int = 0) -> int:
