@@ -20,6 +20,11 @@ from . import hookspec
 def emudev_get_dev_info() -> DeviceInfo:
     """What the device is.
 
+    Called by a backend when it is offered the device and when it starts.
+
+    Returns:
+        The same at each call.
+
     Example:
         from emudev_core.queues import DeviceInfo
 
@@ -34,6 +39,10 @@ def emudev_get_dev_info() -> DeviceInfo:
 @hookspec(firstresult=True)
 def emudev_subscribe_event(channel: EventChannel) -> bool:
     """Post events to a channel from now on; one that is subscribed already stays so once.
+
+    Called once a channel, by a backend or a program; the core posts its own events to the
+    channel, too. Without an implementation the core keeps the channels by itself, and the provider
+    posts with `Device.post_event`.
 
     Returns:
         True.
@@ -52,6 +61,8 @@ def emudev_subscribe_event(channel: EventChannel) -> bool:
 def emudev_unsubscribe_event(channel: EventChannel) -> bool:
     """Post no more events to a channel; an unknown one is a `DeviceError`.
 
+    Called once a channel, when its owner stops.
+
     Returns:
         True.
 
@@ -69,6 +80,11 @@ def emudev_unsubscribe_event(channel: EventChannel) -> bool:
 def emudev_get_mem_table() -> MemoryTable:
     """The present snapshot of guest memory.
 
+    Called when a backend starts and after each `EventKind.MEMORY`.
+
+    Returns:
+        The snapshot that the transport published last.
+
     Example:
         from emudev_core.memory import EMPTY_TABLE
 
@@ -83,6 +99,11 @@ def emudev_get_mem_table() -> MemoryTable:
 @hookspec(firstresult=True)
 def emudev_get_queue_info(queue: int) -> QueueInfo:
     """A queue and its kernels, whether enabled or not; an unknown number is a `DeviceError`.
+
+    Called when a backend starts and after each `EventKind.QUEUE_STATE` and `RESET`.
+
+    Returns:
+        The queue as it is now; its kernels stay good until the device is closed.
 
     Example:
         from emudev_core.errors import DeviceError
@@ -99,6 +120,11 @@ def emudev_get_queue_info(queue: int) -> QueueInfo:
 def emudev_get_irq_info(vector: int) -> IrqInfo:
     """An interrupt vector; an unknown number is a `DeviceError`.
 
+    Called when a backend starts and after each `EventKind.IRQ`.
+
+    Returns:
+        The vector as it is now.
+
     Example:
         from emudev_core.queues import IrqInfo
 
@@ -113,6 +139,11 @@ def emudev_get_irq_info(vector: int) -> IrqInfo:
 @hookspec(firstresult=True)
 def emudev_get_db_info(doorbell: int) -> Doorbell:
     """A doorbell; an unknown number is a `DeviceError`.
+
+    Called when a backend starts, once a queue.
+
+    Returns:
+        The doorbell, good until the device is closed.
 
     Example:
         from emudev_core.errors import DeviceError
@@ -129,6 +160,11 @@ def emudev_get_db_info(doorbell: int) -> Doorbell:
 def emudev_get_attributes() -> Sequence[AttributeInfo]:
     """What `emudev_get_attr` and `emudev_set_attr` know; `emudev_core.attributes` has common names.
 
+    Called when a backend starts, and by tools.
+
+    Returns:
+        The attributes, the same at each call. Without an implementation there are none.
+
     Example:
         class Dice:
             @hookimpl
@@ -142,6 +178,11 @@ def emudev_get_attributes() -> Sequence[AttributeInfo]:
 def emudev_get_attr(name: str) -> AttributeValue:
     """The value of an attribute; an unknown name is a `DeviceError` with the nearest known one.
 
+    Called at any time, seldom.
+
+    Returns:
+        A value of the attribute's type.
+
     Example:
         class Dice:
             @hookimpl
@@ -154,6 +195,8 @@ def emudev_get_attr(name: str) -> AttributeValue:
 @hookspec(firstresult=True)
 def emudev_set_attr(name: str, value: AttributeValue) -> bool:
     """Change an attribute; a read-only one, a wrong type or range is a `DeviceError`.
+
+    Called at any time, seldom, such as when a backend's link goes up or down.
 
     Returns:
         True.
@@ -171,6 +214,9 @@ def emudev_set_attr(name: str, value: AttributeValue) -> bool:
 @hookspec(firstresult=True)
 def emudev_region_map(name: str, size: int) -> int:
     """Map a named region of the device's own memory into the caller.
+
+    Called by a backend that wants to work on the device's memory itself. An unknown name or a size
+    that is too large is a `DeviceError`.
 
     Args:
         name: Such as ``doorbells``; known to the provider.
@@ -195,6 +241,9 @@ def emudev_get_suggestions() -> Sequence[str]:
     """Rows for what the guest accessed and nobody declared, ready to be pasted into a register map.
 
     Called once at the end of ``emudev run --suggest``. Without an implementation there are none.
+
+    Returns:
+        Lines of Python.
 
     Example:
         class Dice:

@@ -21,6 +21,10 @@ def emudev_get_regions() -> Sequence[RegionInfo]:
 
     Called by a transport when it starts to serve and at each client. Constant for a device's life.
 
+    Returns:
+        The regions; `RegionInfo.index` is the place in the sequence. Without an implementation
+        there are none.
+
     Example:
         from emudev_core.regions import RegionFlag, RegionInfo
 
@@ -35,6 +39,9 @@ def emudev_get_regions() -> Sequence[RegionInfo]:
 @hookspec(firstresult=True)
 def emudev_get_irq_groups() -> Sequence[IrqGroup]:
     """The device's groups of interrupts. Called as `emudev_get_regions`.
+
+    Returns:
+        The groups. Without an implementation there are none.
 
     Example:
         from emudev_core.regions import IrqGroup
@@ -90,6 +97,9 @@ def emudev_region_read_bulk(region: int, offset: int, size: int) -> bytes:
     """Read any number of bytes, such as the whole configuration space.
 
     Called for accesses that `emudev_region_read` does not take: other sizes, or across registers.
+
+    Returns:
+        Exactly `size` bytes.
 
     Example:
         class Dice:
@@ -170,6 +180,8 @@ def emudev_irq_bound(group: int, vector: int, fd: int | None) -> None:
 def emudev_irq_masked(group: int, vector: int, masked: bool) -> None:
     """A client masked or unmasked a vector; for levels, unmasking asks to look at the level again.
 
+    Called at each change, with the vector's new state.
+
     Example:
         class Dice:
             @hookimpl
@@ -181,6 +193,8 @@ def emudev_irq_masked(group: int, vector: int, masked: bool) -> None:
 @hookspec
 def emudev_irq_trigger(group: int, vector: int) -> None:
     """A client asks for a vector to be fired, as a loopback test.
+
+    Called at each such request, seldom.
 
     Example:
         class Dice:
@@ -232,6 +246,8 @@ def emudev_quiesce() -> Later | bool:
 def emudev_client_attached(client: str) -> None:
     """A client has attached and the device may be used (RFC v1, ``new_device``).
 
+    Called once a client, before its first access.
+
     Args:
         client: For people: the transport's name of it.
 
@@ -249,6 +265,8 @@ def emudev_client_detached() -> None:
 
     Its memory and vectors have been taken back.
 
+    Called once a client, after the reset that follows its going.
+
     Example:
         class Dice:
             @hookimpl
@@ -260,6 +278,8 @@ def emudev_client_detached() -> None:
 @hookspec
 def emudev_status_changed(what: str) -> None:
     """Memory, interrupts or regions changed (RFC v1, ``update_status``).
+
+    Called after each change that a client makes.
 
     Args:
         what: ``memory``, ``irqs`` or ``regions``.

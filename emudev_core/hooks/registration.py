@@ -19,6 +19,12 @@ def emudev_providers() -> Iterable[ProviderSpec]:
 
     Two distributions that offer one name, or a stem twice, are an error that names both.
 
+    Called once a process, after the plugin was imported. An exception drops the plugin's providers
+    and is reported with its distribution and version.
+
+    Returns:
+        The records, in any order; a generator is consumed inside the guard.
+
     Example:
         from emudev_core import ProviderConfig, ProviderSpec, hookimpl
 
@@ -39,6 +45,11 @@ def emudev_providers() -> Iterable[ProviderSpec]:
 @hookspec
 def emudev_transports() -> Iterable[TransportSpec]:
     """Ways for a client to reach a device.
+
+    Called once a process; see `emudev_providers`.
+
+    Returns:
+        The records.
 
     Example:
         from emudev_core import TransportConfig, TransportSpec, hookimpl
@@ -61,6 +72,11 @@ def emudev_transports() -> Iterable[TransportSpec]:
 def emudev_backends() -> Iterable[BackendSpec]:
     """Data paths: where the frames of a device go.
 
+    Called once a process; see `emudev_providers`.
+
+    Returns:
+        The records.
+
     Example:
         from emudev_core import BackendConfig, BackendSpec, hookimpl
 
@@ -82,6 +98,12 @@ def emudev_backends() -> Iterable[BackendSpec]:
 def emudev_commands() -> Iterable[CommandSpec]:
     """Subcommands of ``emudev``.
 
+    Called once a process; see `emudev_providers`. The arguments of a command are added when it is
+    chosen.
+
+    Returns:
+        The records.
+
     Example:
         from emudev_core import CommandSpec, hookimpl
 
@@ -101,6 +123,11 @@ def emudev_observers() -> Iterable[ObserverSpec]:
     """Observers: wrappers around the hooks of a device, which no device knows of.
 
     An installed observer does nothing until it is named: ``--observe NAME,emu=DEVICE``.
+
+    Called once a process; see `emudev_providers`.
+
+    Returns:
+        The records.
 
     Example:
         from emudev_core import ObserverConfig, ObserverSpec, hookimpl
