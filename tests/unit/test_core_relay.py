@@ -354,3 +354,89 @@ def test_events_of_the_core_reach_each_channel_once():
     device.unsubscribe_event(channel)
     device.post_event(Event(EventKind.PRIVATE))
     assert list(channel.drain()) == []
+
+
+#: Each hook with one answer that a device's method asks directly, with values for its arguments.
+ONE_ANSWER = {
+    "emudev_get_regions": {},
+    "emudev_get_irq_groups": {},
+    "emudev_region_read": {"region": 1, "offset": 2, "size": 4},
+    "emudev_region_write": {"region": 1, "offset": 2, "size": 4, "value": 5},
+    "emudev_region_read_bulk": {"region": 1, "offset": 2, "size": 3},
+    "emudev_region_write_bulk": {"region": 1, "offset": 2, "data": b"abc"},
+    "emudev_dma_unmap": {"table": EMPTY_TABLE, "region": MemoryRegion(0, 1, None)},
+    "emudev_reset": {"kind": ResetKind.POWER},
+    "emudev_quiesce": {},
+    "emudev_get_dev_info": {},
+    "emudev_get_mem_table": {},
+    "emudev_get_queue_info": {"queue": 3},
+    "emudev_get_irq_info": {"vector": 2},
+    "emudev_get_db_info": {"doorbell": 1},
+    "emudev_get_attributes": {},
+    "emudev_get_attr": {"name": "mac"},
+    "emudev_set_attr": {"name": "mtu", "value": 9000},
+    "emudev_region_map": {"name": "doorbells", "size": 4096},
+    "emudev_get_suggestions": {},
+    "emudev_listen": {},
+    "emudev_unlisten": {},
+}
+
+
+@pytest.mark.parametrize("hook", list(ONE_ANSWER))
+@pytest.mark.parametrize("observed", [False, True])
+def test_each_method_asks_its_hook_with_all_arguments(hook, observed):
+    arguments = ONE_ANSWER[hook]
+    scope = {"hookimpl": hookimpl}
+    names = ", ".join(["self", *arguments])
+    exec(
+        f"class Answering:\n"
+        f"    @hookimpl\n"
+        f"    def {hook}({names}):\n"
+        f"        self.got = dict({', '.join(f'{n}={n}' for n in arguments)})\n"
+        f"        return True\n"
+        f"class Watching:\n"
+        f"    @hookimpl(wrapper=True)\n"
+        f"    def {hook}(self):\n"
+        f"        return (yield)\n",
+        scope,
+    )
+    provider = scope["Answering"]()
+    device = make_device(provider)
+    if observed:
+        device.register(scope["Watching"](), "watching")
+    method = getattr(device, hook.removeprefix("emudev_"))
+    for call in (lambda: method(**arguments), lambda: method(*arguments.values())):
+        provider.got = None
+        assert call() is True
+        assert provider.got == arguments
+
+
+#: Each announced hook of a transport, with values for its arguments.
+ANNOUNCED = {
+    "emudev_dma_map": {"table": EMPTY_TABLE, "region": MemoryRegion(0, 1, None)},
+    "emudev_irq_bound": {"group": 0, "vector": 1, "fd": None},
+    "emudev_irq_masked": {"group": 0, "vector": 1, "masked": True},
+    "emudev_irq_trigger": {"group": 0, "vector": 1},
+    "emudev_client_attached": {"client": "qemu"},
+    "emudev_client_detached": {},
+    "emudev_status_changed": {"what": "irqs"},
+}
+
+
+@pytest.mark.parametrize("hook", list(ANNOUNCED))
+def test_each_announcement_reaches_everyone_with_all_arguments(hook):
+    arguments = ANNOUNCED[hook]
+    scope = {"hookimpl": hookimpl}
+    exec(
+        f"class Told:\n"
+        f"    @hookimpl\n"
+        f"    def {hook}({', '.join(['self', *arguments])}):\n"
+        f"        self.got = dict({', '.join(f'{n}={n}' for n in arguments)})\n",
+        scope,
+    )
+    members = [scope["Told"]() for _ in range(3)]
+    device = make_device(members[0])
+    device.register(members[1], "one")
+    device.register(members[2], "two")
+    getattr(device, hook.removeprefix("emudev_"))(**arguments)
+    assert [member.got for member in members] == [arguments] * 3
