@@ -1,0 +1,1 @@
+"""A dice on the PCI bus, and an observer that counts register reads."""
