@@ -30,7 +30,7 @@ MAP = RegisterMap(
 IO = RegisterMap("busy.io", size=8, regs=[Reg("DATA", 0, size=2, access=RW)])
 
 
-class BusyConfig(ProviderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BusyConfig(ProviderConfig):
     vectors: int = 3
 
 

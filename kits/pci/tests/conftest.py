@@ -1,0 +1,3 @@
+"""Fixtures of the kit itself."""
+
+pytest_plugins = ["emudev_pci.testing"]

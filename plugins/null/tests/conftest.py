@@ -1,0 +1,3 @@
+"""Fixtures for tests of the plugin."""
+
+pytest_plugins = ["emudev_pci.testing"]
