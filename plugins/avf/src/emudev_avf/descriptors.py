@@ -1,7 +1,8 @@
 """Descriptors of the AVF rings, declared, and the numbers of their fields.
 
-The kernels load and store whole 64-bit words and take them apart with the shifts and masks below; the
-declared structs are what tests, traces and the reference driver pack and unpack. All little endian.
+The kernels load and store whole 64-bit words and take them apart with the shifts and masks below;
+the declared structs are what tests, traces and the reference driver pack and unpack. All of it is
+little endian.
 
 Source: avf.md sections 6.2 to 6.7 and 6.10.
 """

@@ -1,0 +1,225 @@
+"""The control side of one transmit or receive queue. Source: avf.md sections 0, 4.5 and 6.1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from emudev_core.queues import Doorbell
+from emudev_net.primitives import Words
+
+from .descriptors import RX_SIZE, TX_SIZE
+from .words import (
+    OFF,
+    ON,
+    Q_ENABLED,
+    Q_EPOCH,
+    Q_HEAD,
+    Q_INDEX,
+    Q_LENGTH,
+    Q_PORT,
+    Q_REASONS,
+    Q_RING,
+    Q_RING_HOST,
+    Q_TAIL,
+    Q_VECTOR,
+    QUEUE_WORDS,
+    R_BUFFER_SIZE,
+    R_KEEP_CRC,
+    R_MAX_PACKET,
+    RX_REASONS,
+    STOPPED,
+    T_SCRATCH,
+    T_SCRATCH_END,
+    T_SCRATCH_USED,
+    TX_REASONS,
+)
+
+if TYPE_CHECKING:
+    from .rings import Port
+
+__all__ = ["Ring", "RxRing", "TxRing"]
+
+#: Words for 64 zero bytes and the header copies of one burst.
+TX_SCRATCH_WORDS: Final = 8 + 2048
+MAX_RING: Final = 8160
+
+
+class Ring:
+    """What both directions have in common.
+
+    Attributes:
+        index: Number among the queues of this direction.
+        doorbell: The tail; a write is latched whatever the state of the queue (avf.md 0, fact 5).
+        state: Address of the queue's words.
+    """
+
+    SIZE: int  # bytes of a descriptor
+    REASONS: tuple[str, ...]
+
+    def __init__(self, port: Port, words: Words, index: int, doorbell: int) -> None:
+        self._port = port
+        self._words = words
+        self._at = index * QUEUE_WORDS
+        self.index = index
+        self.state = words.address + 8 * self._at
+        self.doorbell = Doorbell(doorbell, self.state + Q_TAIL)
+        self._set(Q_PORT, port.words.address)
+        self._set(Q_INDEX, index)
+        self._set(Q_VECTOR, -1)
+
+    def _get(self, word: int) -> int:
+        return self._words[self._at + word // 8]
+
+    def _set(self, word: int, value: int) -> None:
+        self._words[self._at + word // 8] = value
+
+    @property
+    def base(self) -> int:
+        """Guest address of the ring, 0 if not configured."""
+        return self._get(Q_RING)
+
+    @property
+    def length(self) -> int:
+        """Descriptors in the ring, 0 if not configured."""
+        return self._get(Q_LENGTH)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the guest has enabled it (also if it stopped at a fault)."""
+        return self._get(Q_ENABLED) != OFF
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a fault of the guest stopped it: a tail beyond the ring."""
+        return self._get(Q_ENABLED) == STOPPED
+
+    @property
+    def vector(self) -> int | None:
+        """The interrupt vector it is mapped to."""
+        vector = self._get(Q_VECTOR)
+        return None if vector < 0 else vector
+
+    @property
+    def head(self) -> int:
+        """The next descriptor of the device."""
+        return self._get(Q_HEAD)
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Frames dropped, by reason; they only grow."""
+        return {name: self._get(Q_REASONS + 8 * i) for i, name in enumerate(self.REASONS)}
+
+    def _configure(self, base: int, length: int) -> None:
+        self.disable()
+        if length and not (0 < length <= MAX_RING and 0 <= base < 1 << 63):
+            raise ValueError(
+                f"a ring has 1 to {MAX_RING} descriptors and lies below 2**63, "
+                f"not {length} at {base:#x}"
+            )
+        self._set(Q_RING, base if length else 0)
+        self._set(Q_LENGTH, length if base else 0)
+        self._set(Q_HEAD, 0)
+        self.locate()
+
+    def locate(self) -> None:
+        """Look the ring up in the port's memory table; done at each change of the table."""
+        host = 0
+        size = self.length * self.SIZE
+        region = self._port.memory.find(self.base, size) if size else None
+        if region is not None and region.host is not None and region.readable and region.writable:
+            host = region.host + self.base - region.guest
+        self._set(Q_RING_HOST, host)
+
+    def enable(self, head: int = 0) -> bool:
+        """Start with the latched tail, at head 0 or where a saved queue was.
+
+        Returns:
+            False if the ring is not configured, or `head` is not in it.
+        """
+        if not 0 <= head < self.length:
+            return False
+        self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
+        self._set(Q_HEAD, head)
+        self._set(Q_ENABLED, ON)
+        self._port.recount()
+        return True
+
+    def disable(self) -> None:
+        """Stop: no kernel that is called from now on touches ring or buffers."""
+        self._set(Q_ENABLED, OFF)
+        self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
+        self._port.recount()
+
+    def map_vector(self, vector: int | None) -> None:
+        """Set the vector that its interrupts go to; kept over configure and disable (fact 6)."""
+        self._set(Q_VECTOR, -1 if vector is None else vector)
+
+    def reset(self) -> None:
+        """Forget everything but the counters."""
+        self.disable()
+        self._set(Q_TAIL, 0)
+        self._set(Q_VECTOR, -1)
+        self._set(Q_RING, 0)
+        self._set(Q_LENGTH, 0)
+        self._set(Q_RING_HOST, 0)
+        self._set(Q_HEAD, 0)
+
+
+class TxRing(Ring):
+    """A transmit ring: frames from the guest."""
+
+    SIZE = TX_SIZE
+    REASONS = TX_REASONS
+
+    def __init__(self, port: Port, words: Words, index: int, doorbell: int) -> None:
+        super().__init__(port, words, index, doorbell)
+        self._scratch = Words(TX_SCRATCH_WORDS)
+        self._set(T_SCRATCH, self._scratch.address)
+        self._set(T_SCRATCH_USED, self._scratch.address + 64)
+        self._set(T_SCRATCH_END, self._scratch.address + 8 * TX_SCRATCH_WORDS)
+
+    def configure(self, base: int, length: int) -> None:
+        """Set up the ring, disabled, head 0.
+
+        Args:
+            base: Guest address; 0 leaves it unconfigured.
+            length: Descriptors, 1 to 8160; 0 leaves it unconfigured.
+
+        Raises:
+            ValueError: Out of range.
+        """
+        self._configure(base, length)
+
+
+class RxRing(Ring):
+    """A receive ring: frames to the guest."""
+
+    SIZE = RX_SIZE
+    REASONS = RX_REASONS
+
+    def configure(
+        self,
+        base: int,
+        length: int,
+        buffer_size: int,
+        max_packet: int,
+        crc_disable: bool = False,
+    ) -> None:
+        """Set up the ring, disabled, head 0.
+
+        Args:
+            base: Guest address; 0 leaves it unconfigured.
+            length: Descriptors, 1 to 8160; 0 leaves it unconfigured.
+            buffer_size: Bytes of each posted buffer, 1 to 16383 (what the write-back can say).
+            max_packet: Longest frame, bytes; longer ones are dropped.
+            crc_disable: Deliver the frame check sequence.
+
+        Raises:
+            ValueError: Out of range.
+        """
+        if length and not 0 < buffer_size < 1 << 14:
+            raise ValueError(f"a buffer has 1 to 16383 bytes, not {buffer_size}")
+        self._configure(base, length)
+        self._set(R_BUFFER_SIZE, buffer_size)
+        self._set(R_MAX_PACKET, max_packet)
+        self._set(R_KEEP_CRC, int(crc_disable))

@@ -1,0 +1,355 @@
+"""The data plane of an AVF port: everything that its kernels need, in words, and the control of it.
+
+A `Port` owns the words of one device: its queues, vectors, filters and hash. The control plane
+configures it; backends get `QueueKernels` and move frames. All methods are for the loop's thread;
+kernels may run in another one, as long as only one does.
+
+Source: avf.md sections 2.3, 2.4, 4.5 to 4.7, 6 and 7.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from emudev_core.memory import EMPTY_TABLE, MemoryTable
+from emudev_core.queues import Offload, QueueKernels
+from emudev_net.checksum import crc_table
+from emudev_net.jit import Compilation, compile_all, jit_wanted
+from emudev_net.memory import KernelTable
+from emudev_net.primitives import Words
+from emudev_net.rss import ToeplitzTable
+
+from . import rx_kernels, tx_kernels
+from .filters import mac_table, vlan_table
+from .interrupts import Vector, change_vector, notify
+from .queues import RxRing, TxRing
+from .rx_pieces import SCRATCH_WORDS
+from .words import (
+    P_CRC_TABLE,
+    P_DUE,
+    P_FILTERED,
+    P_HOLD,
+    P_INSERT_TPID,
+    P_MACS,
+    P_MAX_FRAME,
+    P_MEMORY,
+    P_NO_QUEUE,
+    P_PROMISCUOUS,
+    P_RSS_HENA,
+    P_RSS_KEY,
+    P_RSS_LUT,
+    P_RX_COUNT,
+    P_RX_ENABLED,
+    P_RX_QUEUES,
+    P_SCRATCH,
+    P_STRIP,
+    P_STRIP_TPID,
+    P_VECTORS,
+    P_VLANS,
+    PORT_WORDS,
+    Q_BROADCAST,
+    Q_BYTES,
+    Q_DROPS,
+    Q_MULTICAST,
+    Q_UNICAST,
+    QUEUE_WORDS,
+    VECTOR_WORDS,
+)
+
+__all__ = ["Hold", "Port", "RxRing", "Stats", "TagPlace", "TxRing"]
+
+#: Longest frame by default: the max_mtu that avf.md 4.5 recommends to report.
+MAX_FRAME: Final = 9728
+RSS_KEY_SIZE: Final = 52
+RSS_LUT_SIZE: Final = 64
+
+
+#: All kernels of the data plane; vectors first, since the mailbox needs them early.
+KERNELS: Final = (
+    change_vector,
+    notify,
+    tx_kernels.release,
+    tx_kernels.peek,
+    rx_kernels.push,
+)
+
+
+class TagPlace(enum.IntEnum):
+    """Where a VLAN tag travels that is stripped from a received frame."""
+
+    NONE = 0  #: it stays in the frame
+    L2TAG1 = 1
+    L2TAG2 = 2  #: L2TAG2_2 of the write-back
+
+
+class Hold(enum.IntEnum):
+    """Why the last push took fewer frames than it was given."""
+
+    NONE = 0
+    DISABLED = 1  #: no receive queue is enabled
+    FULL = 2  #: the guest has posted too few buffers in the only queue
+
+
+class Stats(NamedTuple):
+    """The counters of GET_STATS, in its order; they only grow. Source: avf.md 4.5."""
+
+    rx_bytes: int
+    rx_unicast: int
+    rx_multicast: int
+    rx_broadcast: int
+    rx_discards: int
+    rx_unknown_protocol: int
+    tx_bytes: int
+    tx_unicast: int
+    tx_multicast: int
+    tx_broadcast: int
+    tx_discards: int
+    tx_errors: int
+
+
+class Port:
+    """The data plane of one device.
+
+    Args:
+        queue_pairs: 1 to 256.
+        vectors: Interrupt vectors, vector 0 included; at most 63.
+        max_frame: Longest frame that is transmitted, bytes.
+
+    Attributes:
+        rx: The receive rings.
+        tx: The transmit rings.
+        vectors: The interrupt vectors.
+        words: What the queues share.
+        memory: The memory table in use.
+    """
+
+    def __init__(self, queue_pairs: int, vectors: int, *, max_frame: int = MAX_FRAME) -> None:
+        if not 1 <= vectors <= 63:
+            raise ValueError(f"a port has 1 to 63 vectors, not {vectors}")
+        self.words = Words(PORT_WORDS)
+        self._rx_words = Words(queue_pairs * QUEUE_WORDS)
+        self._tx_words = Words(queue_pairs * QUEUE_WORDS)
+        self._vector_words = Words(vectors * VECTOR_WORDS)
+        self._scratch = Words(SCRATCH_WORDS)
+        self._crc_table = crc_table(0xEDB88320)  # IEEE 802.3, reflected
+        self.memory = EMPTY_TABLE
+        self._key = b""
+        self._closed = False
+        # Kernels of another thread may be in the middle of a burst with what was replaced last.
+        self._replaced: deque[object] = deque(maxlen=64)
+        self._tables: dict[int, object] = {}
+        self.rx: list[RxRing] = []
+        self.tx: list[TxRing] = []
+        self.vectors = [Vector(self._vector_words, i) for i in range(vectors)]
+        words = self.words
+        words[P_VECTORS // 8] = self._vector_words.address
+        words[P_RX_QUEUES // 8] = self._rx_words.address
+        words[P_RX_COUNT // 8] = queue_pairs
+        words[P_SCRATCH // 8] = self._scratch.address
+        words[P_CRC_TABLE // 8] = self._crc_table.address
+        words[P_MAX_FRAME // 8] = max_frame
+        self.set_memory(EMPTY_TABLE)
+        self._restore_defaults()
+        for i in range(queue_pairs):
+            self.rx.append(RxRing(self, self._rx_words, i, queue_pairs + i))
+            self.tx.append(TxRing(self, self._tx_words, i, i))
+
+    def _swap(self, word: int, table: Words | KernelTable | ToeplitzTable | None) -> None:
+        """Point kernels to another table; the former one stays until nobody can be in it."""
+        self.words[word // 8] = 0 if table is None else table.address
+        self._replaced.append(self._tables.pop(word, None))
+        if table is not None:
+            self._tables[word] = table
+
+    def _restore_defaults(self) -> None:
+        self.set_macs(set(), set())
+        self.set_promiscuous(False, False)
+        self.set_vlan_filter(None)
+        self.set_vlan_offload()
+        self.set_rss(b"", b"", 0)
+
+    def recount(self) -> None:
+        """Count the enabled receive queues anew; the rings call it."""
+        self.words[P_RX_ENABLED // 8] = sum(ring.enabled for ring in self.rx)
+
+    def set_memory(self, table: MemoryTable) -> None:
+        """Use another memory table from the next kernel call on.
+
+        A region may be unmapped when, after this, no kernel is inside a call any more.
+        """
+        self.memory = table
+        self._swap(P_MEMORY, KernelTable(table))
+        for ring in (*self.rx, *self.tx):
+            ring.locate()
+
+    def set_macs(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
+        """Set the addresses whose frames are received; broadcast always is."""
+        self._swap(P_MACS, mac_table({*unicast, *multicast}))
+
+    def set_promiscuous(self, unicast: bool, multicast: bool) -> None:
+        """Receive all unicast (and, with it, all VLANs), or all multicast frames."""
+        self.words[P_PROMISCUOUS // 8] = int(unicast) | int(multicast) << 1
+
+    def set_vlan_filter(self, vids: Iterable[int] | None) -> None:
+        """Set the VLAN ids whose tagged frames are received; None receives all."""
+        self._swap(P_VLANS, None if vids is None else vlan_table(vids))
+
+    def set_vlan_offload(
+        self,
+        strip: TagPlace = TagPlace.NONE,
+        insert: bool = True,
+        *,
+        strip_tpid: int = 0x8100,
+        insert_tpid: int = 0x8100,
+    ) -> None:
+        """Set what happens to VLAN tags.
+
+        Args:
+            strip: Where the tag of a received frame goes.
+            insert: Advisory (avf.md 4.6): a descriptor that asks for a tag gets it in any case.
+            strip_tpid: Ethertype of tags that are stripped.
+            insert_tpid: Ethertype of tags that are inserted.
+        """
+        self.words[P_STRIP_TPID // 8] = strip_tpid
+        self.words[P_INSERT_TPID // 8] = insert_tpid
+        self.words[P_STRIP // 8] = int(strip)
+
+    def set_rss(self, key: bytes, lut: bytes, hena: int) -> None:
+        """Set the hash: it is off (hash invalid, queue 0) without key, table or enabled types.
+
+        Args:
+            key: 52 bytes, or empty; all zero is off, too.
+            lut: 64 queue numbers, or empty.
+            hena: The packet types that are hashed; avf.md 7.
+
+        Raises:
+            ValueError: Another length.
+        """
+        if len(key) not in (0, RSS_KEY_SIZE) or len(lut) not in (0, RSS_LUT_SIZE):
+            raise ValueError(
+                f"RSS takes {RSS_KEY_SIZE} bytes of key and {RSS_LUT_SIZE} of table, "
+                f"not {len(key)} and {len(lut)}"
+            )
+        table = None
+        if lut:
+            table = Words(RSS_LUT_SIZE)
+            for i, queue in enumerate(lut):
+                table[i] = queue
+        on = table is not None and any(key)
+        self._swap(P_RSS_LUT, table)
+        if key != self._key or not on:
+            self._key = key if on else b""
+            self._swap(P_RSS_KEY, ToeplitzTable(key) if on else None)
+        self.words[P_RSS_HENA // 8] = hena if hena < 1 << 63 else hena - (1 << 64)
+
+    def map_queue(self, rx: bool, queue: int, vector: int | None) -> None:
+        """Map a queue's interrupts to a vector (CONFIG_IRQ_MAP)."""
+        (self.rx if rx else self.tx)[queue].map_vector(vector)
+
+    @property
+    def hold(self) -> Hold:
+        """Why the last push stopped short."""
+        return Hold(self.words[P_HOLD // 8])
+
+    @property
+    def filtered(self) -> int:
+        """Received frames that were not for this port."""
+        return self.words[P_FILTERED // 8]
+
+    def stats(self) -> Stats:
+        """The counters of GET_STATS."""
+
+        def total(words: Words, word: int) -> int:
+            return sum(words[i + word // 8] for i in range(0, len(words), QUEUE_WORDS))
+
+        rx, tx = self._rx_words, self._tx_words
+        return Stats(
+            rx_bytes=total(rx, Q_BYTES),
+            rx_unicast=total(rx, Q_UNICAST),
+            rx_multicast=total(rx, Q_MULTICAST),
+            rx_broadcast=total(rx, Q_BROADCAST),
+            rx_discards=total(rx, Q_DROPS) + self.words[P_NO_QUEUE // 8],
+            rx_unknown_protocol=0,
+            tx_bytes=total(tx, Q_BYTES),
+            tx_unicast=total(tx, Q_UNICAST),
+            tx_multicast=total(tx, Q_MULTICAST),
+            tx_broadcast=total(tx, Q_BROADCAST),
+            tx_discards=0,
+            tx_errors=total(tx, Q_DROPS),
+        )
+
+    def reset(self) -> None:
+        """Forget all that a reset clears (avf.md 2.4); eventfds, memory table and counters stay.
+
+        No kernel that is called from now on touches guest memory, until a queue is enabled again.
+        """
+        for ring in (*self.rx, *self.tx):
+            ring.reset()
+        for vector in self.vectors:
+            vector.reset()
+        self.words[P_DUE // 8] = 0
+        self._restore_defaults()
+
+    def close(self) -> None:
+        """Stop everything and let go of guest memory and doorbells; the words stay readable."""
+        if self._closed:
+            return
+        self._closed = True
+        self.reset()
+        for vector in self.vectors:
+            vector.bind(None)
+        self.set_memory(EMPTY_TABLE)
+        for ring in (*self.rx, *self.tx):
+            ring.doorbell.close()
+
+    # -- kernels
+
+    def kernels(self, queue: int) -> QueueKernels:
+        """The kernels of a queue: number 2p is the receive, 2p + 1 the transmit queue of pair p.
+
+        A push to any receive queue delivers to the queue that the hash chooses. An interrupt that a
+        push or release makes due is raised by the next notify of any queue of the port.
+        """
+        pair = queue >> 1
+        if queue & 1:
+            return QueueKernels(
+                state=self.tx[pair].state,
+                peek=tx_kernels.peek,
+                push=None,
+                release=tx_kernels.release,
+                notify=notify,
+            )
+        return QueueKernels(
+            state=self.rx[pair].state,
+            peek=None,
+            push=rx_kernels.push,
+            release=None,
+            notify=notify,
+            takes=Offload.CSUM | Offload.VLAN,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether the kernels are as fast as they get: compiled, unless nothing compiles."""
+        return not jit_wanted() or all(kernel.address for kernel in KERNELS)
+
+    def compile(
+        self,
+        done: Callable[[Exception | None], None] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Compilation:
+        """Compile the kernels in a thread of their own, or load them from the cache.
+
+        Args:
+            done: Called when they are, with None, or with what went wrong; on that thread, or on
+            this
+                one if nothing is to be compiled. Hand it to the loop with `Loop.call_threadsafe`.
+            progress: Told in words what is done when it takes longer, on that thread.
+
+        Returns:
+            What can be cancelled and waited for.
+        """
+        return compile_all(KERNELS, done, progress)

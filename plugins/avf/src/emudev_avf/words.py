@@ -1,0 +1,122 @@
+"""The int64 words that the kernels of the AVF data plane work on, and what each of them means.
+
+A port has one block of words, each queue and each interrupt vector another. Kernels get the
+address of a queue's block and find the port's through it. The numbers are byte offsets in a block;
+what the control side writes, what kernels write, and the doorbell lie on different cache lines.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# A queue: written by the control side.
+Q_ENABLED: Final = 8 * 0  #: `OFF`, `ON`, or `STOPPED` by the kernel after a guest's fault
+Q_LENGTH: Final = 8 * 1  #: descriptors in the ring
+Q_RING: Final = 8 * 2  #: guest address of the ring
+Q_RING_HOST: Final = (
+    8 * 3
+)  #: its address in this process if one writable region holds it all, else 0
+Q_PORT: Final = 8 * 4  #: address of the port's words
+Q_VECTOR: Final = 8 * 5  #: interrupt vector, or -1
+#: grows with each enable and disable, 16 bits; stale rows do not complete anything
+Q_EPOCH: Final = 8 * 6
+Q_INDEX: Final = 8 * 7  #: number of the queue among those of its direction
+Q_TAIL: Final = 8 * 8  #: the doorbell: the guest's tail in the low 32 bits
+# A queue: written by kernels.
+Q_HEAD: Final = 8 * 16  #: next descriptor of the device
+Q_BYTES: Final = 8 * 17
+Q_UNICAST: Final = 8 * 18
+Q_MULTICAST: Final = 8 * 19
+Q_BROADCAST: Final = 8 * 20
+Q_DROPS: Final = 8 * 21  #: frames dropped, for whatever reason
+Q_REASONS: Final = 8 * 24  #: frames dropped by reason, `DROP_REASONS` words
+# A transmit queue.
+T_SCRATCH: Final = 8 * 40  #: address of 64 zero bytes, then the header copies
+T_SCRATCH_END: Final = 8 * 41
+T_SCRATCH_USED: Final = 8 * 42  #: where the next header copy goes
+T_NEXT: Final = 8 * 43  #: results of a walk over a packet: the descriptor behind it,
+T_ROWS: Final = 8 * 44  #: the row behind its last one,
+T_TOTAL: Final = 8 * 45  #: its bytes,
+T_DATA: Final = 8 * 46  #: qword 1 of its first data descriptor,
+T_CONTEXT: Final = 8 * 47  #: qword 1 of its context descriptor, 0 without,
+T_CONTEXT0: Final = 8 * 48  #: and qword 0
+T_FLAGS: Final = 8 * 49  #: the burst's flags of the packet
+T_OFFLOAD: Final = 8 * 50  #: and its offload word
+# A receive queue.
+R_BUFFER_SIZE: Final = 8 * 40  #: bytes of each posted buffer
+R_MAX_PACKET: Final = 8 * 41  #: longest frame, bytes
+R_KEEP_CRC: Final = 8 * 42  #: 1 = append the frame check sequence
+QUEUE_WORDS: Final = 56
+
+#: Reasons for which a transmitted packet is dropped, the order of the words from `Q_REASONS`.
+TX_REASONS: Final = (
+    "tail",  # the tail is not below the ring's length; the queue stops
+    "type",  # a descriptor that is neither data nor context
+    "context",  # a context descriptor in the middle of a packet, or a second one
+    "length",  # an empty buffer, or a frame that is too short or too long
+    "address",  # a buffer outside readable guest memory
+    "offload",  # header lengths, segment size or payload that do not fit the frame
+    "count",  # more descriptors than a packet can have
+    "dummy",  # the guest asked for it not to be sent
+)
+BAD_TAIL: Final = 0
+BAD_TYPE: Final = 1
+BAD_CONTEXT: Final = 2
+BAD_LENGTH: Final = 3
+BAD_ADDRESS: Final = 4
+BAD_OFFLOAD: Final = 5
+BAD_COUNT: Final = 6
+DUMMY: Final = 7
+
+#: Reasons for which a received frame is dropped.
+RX_REASONS: Final = (
+    "tail",  # the tail is not below the ring's length; the queue stops
+    "full",  # the guest has posted too few buffers
+    "length",  # longer than max_pkt_size, or than five buffers
+    "address",  # a posted buffer outside writable guest memory
+    "source",  # the frame is too short, in too many pieces, or its checksum request impossible
+)
+RX_BAD_TAIL: Final = 0
+RX_FULL: Final = 1
+RX_LENGTH: Final = 2
+RX_ADDRESS: Final = 3
+RX_SOURCE: Final = 4
+
+OFF: Final = 0
+ON: Final = 1
+STOPPED: Final = 2
+
+# A port.
+P_DUE: Final = 8 * 0  #: bit set of vectors to signal at the next notify
+P_VECTORS: Final = 8 * 1  #: address of the first vector's words
+P_MEMORY: Final = 8 * 2  #: address of the memory table
+P_MAX_FRAME: Final = 8 * 3  #: longest frame that is transmitted, bytes
+P_INSERT_TPID: Final = 8 * 4
+P_RX_ENABLED: Final = 8 * 8  #: number of enabled receive queues
+P_RX_COUNT: Final = 8 * 9  #: number of receive queues
+P_RX_QUEUES: Final = 8 * 10  #: address of the first receive queue's words
+P_MACS: Final = 8 * 11  #: address of the table of accepted addresses
+P_PROMISCUOUS: Final = 8 * 12  #: bit 0 unicast, bit 1 multicast
+P_VLANS: Final = 8 * 13  #: address of the bit set of accepted VLAN ids, 0 accepts all
+P_STRIP: Final = 8 * 14  #: a `TagPlace`
+P_STRIP_TPID: Final = 8 * 15
+P_RSS_KEY: Final = 8 * 16  #: address of the hash table of the key, 0 = no hash
+P_RSS_LUT: Final = 8 * 17  #: address of 64 words, or 0
+P_RSS_HENA: Final = 8 * 18  #: bit set of hashed packet types
+P_CRC_TABLE: Final = 8 * 19  #: address of 256 words
+P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
+# Written by kernels.
+P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
+P_FILTERED: Final = 8 * 25  #: frames that were not for this port
+P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
+PORT_WORDS: Final = 40
+
+HOLD_NONE: Final = 0
+HOLD_DISABLED: Final = 1  #: no receive queue is enabled
+HOLD_FULL: Final = 2  #: the guest has posted too few buffers
+
+# A vector: one cache line each.
+VECTOR_WORDS: Final = 8
+V_STATE: Final = 8 * 0
+V_SIGNALS: Final = 8 * 1  #: signals sent
+V_ERRORS: Final = 8 * 2  #: eventfds that could not be written
