@@ -12,7 +12,7 @@ from ..events import Event, EventKind
 from ..host import Host
 from ..lifecycle import State
 from . import port
-from .builders import open_descriptors
+from .builders import descriptors, left_open
 from .contract import Contract, turn_until
 
 __all__ = ["BackendContract"]
@@ -59,9 +59,9 @@ class BackendContract(Contract):
 
     def test_building_opens_nothing(self, host: Host, device: Device) -> None:
         """Mistakes of other entries must show before anything is opened."""
-        before = open_descriptors()
+        before = descriptors()
         host.add(f"{self.vdev},emu={device.name}")
-        assert open_descriptors() == before
+        assert left_open(before) == []
 
     def test_a_device_without_queues_is_refused_with_a_reason(self, host: Host) -> None:
         """Before anything starts."""
@@ -74,11 +74,11 @@ class BackendContract(Contract):
     def test_it_stops_and_starts_again(self, backend: Any, device: Device) -> None:
         """Twice, and gives everything back."""
         device.stop()
-        before = open_descriptors()
+        before = descriptors()
         for _ in range(2):
             device.start()
             device.stop()
-        assert open_descriptors() == before
+        assert left_open(before) == []
 
     def test_it_survives_every_event(
         self, host: Host, backend: Any, device: Device, guest: port.Port

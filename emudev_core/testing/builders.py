@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .. import memory
 from ..device import Device
 from ..hooks import hookimpl
 from ..loop import Loop
-from ..memory import Mapping, MemoryRegion
+from ..memory import MemoryRegion
 from ..plugins import KINDS, Plugins, Source, find_sources
 from ..registry import Registry
 from ..specs import Spec
 
-__all__ = ["GuestMemory", "make_device", "make_plugins", "make_source", "open_descriptors"]
+__all__ = [
+    "GuestMemory",
+    "descriptors",
+    "left_open",
+    "make_device",
+    "make_plugins",
+    "make_source",
+    "open_descriptors",
+]
 
 
 def make_source(*records: Spec, distribution: str = "test-plugin", version: str = "1.0") -> Source:
@@ -54,7 +65,32 @@ def make_device(
 
 def open_descriptors() -> int:
     """How many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(descriptors())
+
+
+def descriptors() -> dict[int, str]:
+    """The open descriptors of this process, with what they lead to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor, closed by now
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def left_open(before: Mapping[int, str], seconds: float = 1.0) -> list[str]:
+    """What was opened since `before` and is still open.
+
+    Args:
+        before: What `descriptors` said.
+        seconds: How long to wait for those that other threads use for a moment, such as a
+            compiler's cache files.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        new = [to for fd, to in descriptors().items() if before.get(fd) != to]
+        if not new or time.monotonic() >= deadline:
+            return new
+        time.sleep(0.01)
 
 
 class GuestMemory:
@@ -72,7 +108,7 @@ class GuestMemory:
     def __init__(self, size: int = 65536, guest: int = 0x10_0000) -> None:
         self.fd = os.memfd_create("emudev-test", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, size)
-        self._mapping = Mapping(self.fd, 0, size)
+        self._mapping = memory.Mapping(self.fd, 0, size)
         self.region = MemoryRegion(guest, size, self._mapping.address)
 
     def write(self, offset: int, data: bytes) -> None:

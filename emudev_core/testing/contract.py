@@ -12,7 +12,7 @@ from ..host import Host
 from ..later import Later
 from ..plugins import Plugins, find_sources
 from . import exerciser, loopback, port
-from .builders import make_source, open_descriptors
+from .builders import descriptors, left_open, make_source
 
 __all__ = ["Contract", "settle", "turn_until"]
 
@@ -31,10 +31,10 @@ class Contract:
     @pytest.fixture
     def host(self, plugins: Plugins) -> Iterator[Host]:
         """A host; nothing that it opened is open after the test."""
-        before = open_descriptors()
+        before = descriptors()
         with Host(plugins=plugins) as host:
             yield host
-        assert open_descriptors() == before, "descriptors are left open"
+        assert left_open(before) == []
 
 
 def settle(host: Host, answer: Later | bool) -> None:
