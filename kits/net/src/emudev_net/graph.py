@@ -1,7 +1,7 @@
 """What a kernel consists of: the functions it reaches, checked, and a digest of all of it.
 
-The digest covers byte code and constants of the kernel, of each helper it reaches in whatever file, and
-the values of the module constants they use. Compiled code that is stored under it can't go stale.
+The digest covers byte code and constants of the kernel, of each helper it reaches in whatever file,
+and the values of the module constants they use. Compiled code that is stored under it can't go stale.
 
 Source: datapath.md section 7.
 """
@@ -24,7 +24,7 @@ _MAX: Final = 1 << 63
 
 
 class KernelError(EmudevError):
-    """A kernel that can't be compiled: it uses something that kernels can't, or its compiler failed."""
+    """A kernel that can't be compiled: what it uses and where, or what its compiler said."""
 
 
 def _label(function: Callable[..., Any]) -> str:
@@ -93,7 +93,8 @@ def reach_functions(
                 _check_int(value, f"{label}: {name}")
             elif isinstance(value, Kernel):
                 raise KernelError(
-                    f"{label} calls the queue kernel {name}; put what both need into an inline helper"
+                    f"{label} calls the queue kernel {name}: put what both need into an inline"
+                    " helper"
                 )
             elif isinstance(value, types.FunctionType) and value in known:
                 continue
@@ -101,8 +102,8 @@ def reach_functions(
                 visit(value)
             elif "." not in name:
                 raise KernelError(
-                    f"{label} uses {name}, a {type(value).__name__}: kernels take plain ints, inline"
-                    " helpers and primitives"
+                    f"{label} uses {name}, a {type(value).__name__}: kernels take plain ints,"
+                    " inline helpers and primitives"
                 )
         open_.pop()
         order[function] = None
@@ -113,14 +114,11 @@ def reach_functions(
 
 
 def _constants(code: types.CodeType) -> str:
-    parts = []
-    for value in (
-        code.co_consts[1:]
-        if code.co_consts and isinstance(code.co_consts[0], str)
-        else code.co_consts
-    ):
-        parts.append(repr(sorted(value, key=repr)) if isinstance(value, frozenset) else repr(value))
-    return ";".join(parts)
+    constants = code.co_consts
+    if constants and isinstance(constants[0], str):  # the docstring
+        constants = constants[1:]
+    said = (sorted(c, key=repr) if isinstance(c, frozenset) else c for c in constants)
+    return ";".join(map(repr, said))
 
 
 def digest(functions: Iterable[Callable[..., Any]], salt: Iterable[str]) -> str:

@@ -3,12 +3,13 @@
 Two decorators mark them, and only record:
 
 - `inline`: a helper, ``(int, ...) -> int`` or ``-> None``, positional arguments only;
-- `queue_kernel`: an entry point, ``(state, burst, rows) -> int``. It becomes a `Kernel`: callable from
-  Python at any time, with a native address once it is compiled.
+- `queue_kernel`: an entry point, ``(state, burst, rows) -> int``. It becomes a `Kernel`: callable
+  from Python at any time, with a native address once it is compiled.
 
-A kernel may use int locals, constants of its module below 2**63, `min`, `max`, `abs` and `range`, other
-inline helpers and the functions of `emudev_net.primitives`: integers only, nothing else. All values are
-int64 when compiled: sums wrap at 64 bits and shifts drop bits, which Python's integers don't.
+A kernel may use int locals, constants of its module below 2**63, `min`, `max`, `abs` and `range`,
+other inline helpers and the functions of `emudev_net.primitives`: integers only, nothing else. All
+values are int64 when compiled: sums wrap at 64 bits and shifts drop bits, which Python's integers
+don't.
 
 `compile_now` and `compile_all` compile what they are given, or load it from the cache on disk. Without
 numba, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as plain Python.
@@ -57,10 +58,7 @@ def jit_wanted() -> bool:
 
 
 def inline(function: _F) -> _F:
-    """Mark a helper that kernels may call; the function itself stays as it is.
-
-    Its return annotation tells what compiled code gets: nothing for ``-> None``, else an int64.
-    """
+    """Mark a helper that kernels may call; the function itself stays as it is."""
     setattr(function, INLINE, True)
     return function
 
@@ -85,6 +83,7 @@ class Kernel:
         self.__name__ = function.__name__
 
     def __call__(self, state: int, burst: int, rows: int, /) -> int:
+        """Run it; any thread, as far as its state allows."""
         return self._call(state, burst, rows)
 
     def __repr__(self) -> str:
@@ -117,8 +116,8 @@ def queue_kernel(function: Callable[[int, int, int], int]) -> Kernel:
 def compile_now(kernels: Iterable[Any], progress: _Progress | None = None) -> bool:
     """Compile kernels, or load them from the cache, and wait for it. Any thread.
 
-    What is compiled already is left alone, and so are None and kernels of another make. The kernels of a
-    package make one object file, so give all that a device needs in one call.
+    What is compiled already is left alone, and so are None and kernels of another make. The kernels
+    of a package make one object file, so give all that a device needs in one call.
 
     Args:
         kernels: `Kernel` objects.
@@ -222,8 +221,8 @@ def compile_all(
     Args:
         kernels: As for `compile_now`.
         done: Called when all are compiled (or none is to be) with None, or with what went wrong; the
-            plain functions work on in that case. Runs on the compiling thread (or on this one if there
-            is nothing to do): use it to call ``loop.call_threadsafe``.
+            plain functions work on in that case. Runs on the compiling thread (or on this one if
+            there is nothing to do): use it to call ``loop.call_threadsafe``.
         progress: Told in words what is done when it takes longer, on the compiling thread.
     """
     compilation = Compilation(list(kernels), done, progress)

@@ -1,4 +1,4 @@
-"""Guest memory for kernels: the memory table as words, and the only way from a guest address to memory.
+"""Guest memory for kernels: the memory table as words, and the only way to it by guest address.
 
 Guest addresses are 64 bits; in kernels they are signed numbers (2**63 and up are negative), as
 `load64` gives them. Whatever the guest says, an address that comes out of `translate` lies, with all

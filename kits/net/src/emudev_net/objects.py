@@ -1,11 +1,9 @@
 """Compiled kernels as object files: loaded from a cache, built where they are missing.
 
-A file holds the machine code of all kernels that one package asked for. Loading one needs llvmlite only:
-a process with a warm cache imports neither numba nor numpy, which saves half a second and 80 MB.
-
-The file's name has a digest of everything that the code depends on (see `graph`), so that a file is
-never changed and never stale, whoever shares the folder: it is written under another name and renamed.
-Its first 32 bytes are the SHA-256 of the rest. One that is cut off or damaged is built anew.
+A file holds the machine code of all kernels that one package asked for. Its name has a digest of
+everything that the code depends on (see `graph`), so that a file is never changed and never stale,
+whoever shares the folder: it is written under another name and renamed. Its first 32 bytes are the
+SHA-256 of the rest. One that is cut off or damaged is built anew.
 
 Source: datapath.md section 7.
 """
@@ -28,6 +26,7 @@ import llvmlite.binding as llvm
 
 from . import primitives
 from .graph import KernelError, digest, reach_functions
+from .lowering import build, target_machine
 
 __all__ = ["cache_folder", "load_or_build"]
 
@@ -43,8 +42,8 @@ _engine: Any = None
 def cache_folder() -> Path:
     """Where object files are kept: $EMUDEV_CACHE, or emudev/kernels below $XDG_CACHE_HOME.
 
-    A folder that can't be written, or that others may write, is not used: compiled code comes out of it.
-    A temporary one of this process takes its place then, with a warning.
+    A folder that can't be written, or that others may write, is not used: compiled code comes out of
+    it. A temporary one of this process takes its place then, with a warning.
     """
     chosen = os.environ.get("EMUDEV_CACHE")
     if chosen:
@@ -78,17 +77,14 @@ def cache_folder() -> Path:
 def _salt() -> tuple[str, ...]:
     """What compiled code depends on beside its source."""
     own = hashlib.sha256()
-    for name in ("lowering.py", "objects.py"):
+    for name in ("frontend.py", "instructions.py", "lowering.py"):
         own.update((Path(__file__).parent / name).read_bytes())
-    settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_")]
     return (
         own.hexdigest(),
-        version("numba"),
         version("llvmlite"),
         llvm.get_process_triple(),
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
-        *settings,
     )
 
 
@@ -133,15 +129,7 @@ def _write(path: Path, code: bytes) -> None:
 def _machine() -> Any:
     global _engine
     if _engine is None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(),
-            features=llvm.get_host_cpu_features().flatten(),
-            opt=2,
-            reloc="pic",
-            codemodel="jitdefault",
-        )
+        machine = target_machine()
         _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     return _engine
 
@@ -182,14 +170,10 @@ def load_or_build(
         if progress is not None:
             progress(f"compiling {len(functions)} kernels of {package}")
         try:
-            from .lowering import build
-
-            code = build(functions, reached, symbols, stop)
-        except KernelError:
-            raise
-        except Exception as error:
-            raise KernelError(f"numba can't compile the kernels of {package}: {error}") from error
-        if code is None:
+            code = build(functions, reached, symbols)
+        except RuntimeError as error:
+            raise KernelError(f"LLVM can't compile the kernels of {package}: {error}") from error
+        if stop():
             return None
         _write(path, code)
     return _load(code, symbols)

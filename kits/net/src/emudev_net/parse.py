@@ -1,7 +1,7 @@
 """What a frame is: the parser that hashing, packet types and checksums share.
 
-Looks at the first bytes of a frame in one piece (`checksum.gather` brings them together) and trusts no
-length in them. Source: RFC 791, 8200, 9260; IEEE 802.1Q.
+Looks at the first bytes of a frame in one piece (`checksum.gather` brings them together) and trusts
+no length in them. Source: RFC 791, 8200, 9260; IEEE 802.1Q.
 """
 
 from __future__ import annotations

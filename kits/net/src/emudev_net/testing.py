@@ -1,11 +1,13 @@
 """What tests of kernels need: helpers called from Python, compiled and plain, and simple queues.
 
-Name it in a conftest (``pytest_plugins = ["emudev_net.testing"]``) for the fixture `jit`, which runs a
-test twice: with compiled kernels and with the plain functions.
+Name it in a conftest (``pytest_plugins = ["emudev_net.testing"]``) for the fixtures `jit` and
+`compiled_or_plain`, which run a test twice: with compiled kernels and with the plain functions.
 """
 
 from __future__ import annotations
 
+import itertools
+import linecache
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -34,7 +36,10 @@ class Probe:
         result = function.__annotations__.get("return")
         body = f"    {call}\n    return 0\n" if result in (None, "None") else f"    return {call}\n"
         names: dict[str, Any] = {"function": function, "load64": load64, "__name__": __name__}
-        exec(f"def probe(state, burst, rows):\n{body}", names)
+        text = f"def probe(state, burst, rows):\n{body}"
+        file = f"<probe {next(_numbers)}>"
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        exec(compile(text, file, "exec", dont_inherit=True), names)
         made: Callable[[int, int, int], int] = names["probe"]
         made.__qualname__ = f"probe of {function.__module__}.{function.__qualname__}"
         self.kernel = Kernel(made)
@@ -54,7 +59,9 @@ def probes(*functions: Callable[..., Any]) -> tuple[Probe, ...]:
     return made
 
 
-_MODES: Final = ("compiled", "plain")
+_numbers = itertools.count()
+_PLAIN: Final = "plain"
+_MODES: Final = ("compiled", _PLAIN)
 
 
 @pytest.fixture(params=_MODES)
@@ -76,7 +83,7 @@ def compiled_or_plain(jit: str) -> Iterator[Callable[..., None]]:
 
     def prepare(*kernels: Kernel) -> None:
         before.extend((kernel, kernel.address) for kernel in kernels)
-        if jit == "plain":
+        if jit == _PLAIN:
             for kernel in kernels:
                 kernel.bind(0)
         else:
