@@ -1,4 +1,4 @@
 """The network kit of emudev: guest memory for kernels, bursts, and what NICs and backends share.
 
-Import the modules by name; importing them compiles nothing and needs neither numpy nor numba.
+Import the modules by name; importing them compiles nothing and does not need llvmlite.
 """

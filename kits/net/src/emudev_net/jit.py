@@ -9,12 +9,13 @@ Two decorators mark them, and only record:
 A kernel may use int locals, constants of its module below 2**63, `min`, `max`, `abs` and `range`,
 other inline helpers and the functions of `emudev_net.primitives`: integers only, nothing else. All
 values are int64 when compiled: sums wrap at 64 bits and shifts drop bits, which Python's integers
-don't.
+don't (see `frontend`).
 
-`compile_now` and `compile_all` compile what they are given, or load it from the cache on disk. Without
-numba, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as plain Python.
+`compile_now` and `compile_all` compile what they are given, or load it from the cache on disk.
+Without llvmlite, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as plain
+Python.
 
-Source: datapath.md sections 4, 6, 7.
+The rules are those of datapath.md, sections 4, 6 and 7.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ _lock = threading.Lock()
 
 
 def jit_wanted() -> bool:
-    """Whether kernels are to be compiled: numba is installed and EMUDEV_JIT is not 0."""
+    """Whether kernels are to be compiled: llvmlite is installed and EMUDEV_JIT is not 0."""
     if os.environ.get("EMUDEV_JIT") == "0":
         return False
-    return importlib.util.find_spec("numba") is not None
+    return importlib.util.find_spec("llvmlite") is not None
 
 
 def inline(function: _F) -> _F:

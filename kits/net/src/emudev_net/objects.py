@@ -1,9 +1,9 @@
 """Compiled kernels as object files: loaded from a cache, built where they are missing.
 
-A file holds the machine code of all kernels that one package asked for. Its name has a digest of
-everything that the code depends on (see `graph`), so that a file is never changed and never stale,
-whoever shares the folder: it is written under another name and renamed. Its first 32 bytes are the
-SHA-256 of the rest. One that is cut off or damaged is built anew.
+A file holds the machine code of all kernels that one package asked for. Its name has a digest of all
+that the code depends on (see `graph`), so that a file is never changed and never stale, whoever shares
+the folder: it is written under another name and renamed. Its first 32 bytes are the SHA-256 of the
+rest. One that is cut off or damaged is built anew.
 
 Source: datapath.md section 7.
 """
@@ -73,14 +73,22 @@ def cache_folder() -> Path:
     return folder
 
 
-@cache
-def _salt() -> tuple[str, ...]:
-    """What compiled code depends on beside its source."""
+def _digest_compiler() -> str:
     own = hashlib.sha256()
     for name in ("frontend.py", "instructions.py", "lowering.py"):
         own.update((Path(__file__).parent / name).read_bytes())
+    return own.hexdigest()
+
+
+#: The compiler itself, as it was when it was imported.
+_COMPILER: Final = _digest_compiler()
+
+
+@cache
+def _salt() -> tuple[str, ...]:
+    """What compiled code depends on beside its source."""
     return (
-        own.hexdigest(),
+        _COMPILER,
         version("llvmlite"),
         llvm.get_process_triple(),
         llvm.get_host_cpu_name(),
@@ -130,7 +138,9 @@ def _machine() -> Any:
     global _engine
     if _engine is None:
         machine = target_machine()
-        _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        # llvmlite's memory manager keeps the parts of an object together: they refer to each other
+        # by 32-bit distances, and gigabytes of guest memory may lie between any two free places.
+        _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
     return _engine
 
 

@@ -69,7 +69,7 @@ def jit(request: pytest.FixtureRequest) -> str:
     """Runs the test twice: ``"compiled"``, skipped where nothing is compiled, and ``"plain"``."""
     mode = str(request.param)
     if mode == "compiled" and not jit_wanted():
-        pytest.skip("kernels are not compiled: numba is missing or EMUDEV_JIT=0")
+        pytest.skip("kernels are not compiled: llvmlite is missing or EMUDEV_JIT=0")
     return mode
 
 
