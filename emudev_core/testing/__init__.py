@@ -3,7 +3,7 @@
 `contracts` has the suites that every provider, transport and backend passes: import one, say what
 is under test, and pytest does the rest.
 
-    from emudev_core.testing.contracts import BackendContract
+    from emudev_core.testing import BackendContract
 
     class TestSink(BackendContract):
         vdev = "sink"
@@ -11,3 +11,19 @@ is under test, and pytest does the rest.
 `builders` makes plugins, devices and guest memory; `loopback` is a transport inside the process,
 `exerciser` a device that answers everything, `port` one whose queues carry frames.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .contracts import BackendContract, ProviderContract, TransportContract
+
+__all__ = ["BackendContract", "ProviderContract", "TransportContract"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the suites, which need pytest, when one is asked for."""
+    if name in __all__:
+        from . import contracts
+
+        return getattr(contracts, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
