@@ -167,9 +167,6 @@ class TapBackend:
             ends = self._device.get_queue_info(queue).kernels
             if ends is not None:
                 found += [ends.peek, ends.push, ends.release, ends.notify]
-        if self._compilation is not None:
-            self._compilation.cancel()
-            self._compilation = None
         pending = any(isinstance(kernel, Kernel) and not kernel.address for kernel in found)
         if not pending or not jit_wanted():
             self._wire()
