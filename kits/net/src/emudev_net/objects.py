@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 #: Files that nobody loaded for so long are removed when one is written, seconds.
 _KEEP: Final = 60 * 86400
 
-_engine: Any = None
+#: They own the machine code, for the rest of the process.
+_engines: Final[list[Any]] = []
 
 
 @cache
@@ -134,18 +135,13 @@ def _write(path: Path, code: bytes) -> None:
         log.warning("kernel cache: can't write %s: %s", path, error)
 
 
-def _machine() -> Any:
-    global _engine
-    if _engine is None:
-        machine = target_machine()
-        # llvmlite's memory manager keeps the parts of an object together: they refer to each other
-        # by 32-bit distances, and gigabytes of guest memory may lie between any two free places.
-        _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
-    return _engine
-
-
 def _load(code: bytes, symbols: list[str]) -> list[int]:
-    engine = _machine()
+    # An engine for each file: in one that has finalised another file before, the addresses that a
+    # file takes of its own functions (spilled, then called indirectly) come out wrong.
+    # llvmlite's memory manager keeps the parts of an object together: they refer to each other by
+    # 32-bit distances, and gigabytes of guest memory may lie between any two free places.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(), use_lmm=True)
+    _engines.append(engine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return [engine.get_function_address(symbol) for symbol in symbols]
