@@ -264,8 +264,13 @@ class Guest:
         return line.decode(errors="replace").rstrip("\r")
 
     def _ends(self) -> str:
-        """The ends of QEMU's log and of the console."""
-        return f"{tail(self._qemu_log)}\n{tail(self.console, _CONSOLE)}".strip()
+        """The ends of QEMU's log and of the console, and of servers that have ended."""
+        parts = [tail(self._qemu_log), tail(self.console, _CONSOLE)]
+        for server in self.host.servers:
+            if server.process.poll() is not None:
+                parts.append(f"the server ended with status {server.process.returncode}")
+                parts.append(tail(server.log))
+        return "\n".join(part for part in parts if part)
 
     def _answer(self, request: str) -> None:
         """Do what a command in the guest asks for."""

@@ -77,7 +77,8 @@ nic_up() {
     ip address replace "192.168.$((77 + n)).2/24" dev "$IF" || fail "no IPv4 address on $IF"
     ip address replace "fd77:$n::2/64" dev "$IF" nodad || fail "no IPv6 address on $IF"
     ip link set "$IF" up || fail "$IF can't be set up"
-    until_true 20 carrier "$IF" || fail "$IF has no link"
+    # A device keeps its link down until its data path is compiled, which takes a while the first time.
+    until_true 60 carrier "$IF" || fail "$IF has no link"
     kv "NIC${n}_IF" "$IF"
     kv "NIC${n}_PROBE_MS" $((between - before))
     kv "NIC${n}_LINK_MS" $(($(uptime_ms) - between))
@@ -91,12 +92,12 @@ put() {
     local bytes=$1 address=${2:-$HOST_IP} want have
     [ "$(stat -c %s /tmp/put 2>/dev/null)" = "$bytes" ] || head -c "$bytes" /dev/urandom >/tmp/put
     want=$(sha256sum </tmp/put | cut -d ' ' -f 1)
-    have=$( (echo "put $bytes" && cat /tmp/put) | timeout 60 nc "$address" 7000)
+    have=$( (echo "put $bytes" && cat /tmp/put) | timeout 20 nc "$address" 7000)
     [ "$have" = "$want" ] || { echo "sent $bytes bytes to $address: '$have' is not $want"; return 1; }
 }
 get() {
     local bytes=$1 address=${2:-$HOST_IP} want have
-    want=$(echo "sum $bytes" | timeout 60 nc "$address" 7000)
-    have=$(echo "get $bytes" | timeout 60 nc "$address" 7000 | sha256sum | cut -d ' ' -f 1)
+    want=$(echo "sum $bytes" | timeout 20 nc "$address" 7000)
+    have=$(echo "get $bytes" | timeout 20 nc "$address" 7000 | sha256sum | cut -d ' ' -f 1)
     [ "$have" = "$want" ] || { echo "got $bytes bytes from $address: $have is not '$want'"; return 1; }
 }

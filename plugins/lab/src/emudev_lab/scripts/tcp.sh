@@ -6,14 +6,20 @@
 BYTES=${BYTES:-1000000} JUMBO=${JUMBO:-9000}
 nic_up
 until_true 20 ping -q -c 1 -W 1 "$HOST_IP"
-both() { # both KEY [BYTES]
-    local bytes=${2:-$BYTES}
-    check "$1_PUT" put "$bytes"
-    check "$1_GET" get "$bytes"
+# both KEY [BYTES], both6 KEY: a transfer each way. A NIC that has died is not tried any further.
+both() {
+    check "$1_PUT" put "${2:-$BYTES}"
+    check "$1_GET" get "${2:-$BYTES}"
+    alive "$1"
 }
 both6() {
     check "$1_PUT6" put "$BYTES" "$HOST_IP6"
     check "$1_GET6" get "$BYTES" "$HOST_IP6"
+    alive "$1"
+}
+alive() {
+    [ "$FAILURES" = 0 ] && return
+    until_true 5 ping -q -c 1 -W 1 "$HOST_IP" || fail "no traffic any more after $1"
 }
 both TINY 1
 both ODD 65537
