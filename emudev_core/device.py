@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import later as _later
 from .attributes import AttributeInfo, AttributeValue
+from .blame import culprit
 from .config import ProviderConfig
 from .errors import DecodeError, DeviceError, LifecycleError, PluginError
 from .events import Event, EventChannel, EventKind
@@ -182,14 +183,16 @@ class Device:
         already stays as it is.
 
         Args:
-            reason: Why, or what the provider raised; then its plugin is named.
+            reason: Why, or what a plugin raised; then the one in whose code it happened is named,
+                the provider if that can't be told.
             hook: In which hook.
         """
         if self.state in (State.ERROR, State.CLOSED):
             return
         cause = reason if isinstance(reason, BaseException) else None
         if cause is not None and not isinstance(cause, PluginError) and self.members:
-            cause = PluginError(str(self.members[0]), hook or "an unnamed hook", cause)
+            member = culprit(cause, self.members) or self.members[0]
+            cause = PluginError(str(member), hook or "a callback", cause)
         self.error = str(cause or reason)
         log.error("%s is in error: %s", self.name, self.error, exc_info=_raised(reason))
         self._step(LifecycleEvent.FAIL)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from .blame import culprit
 from .client import DeviceClient
 from .device import Device
 from .errors import EmudevError, LifecycleError, PluginError, TransportError
@@ -64,6 +65,7 @@ class Host:
         self._signals = StopSignals(self.stop)
         self._stopped = False
         self._closed = False
+        self.loop.on_error = self._callback_failed
 
     def __enter__(self) -> Self:
         return self
@@ -206,6 +208,22 @@ class Host:
         self._stopped = True
         self.loop.stop()
 
+    def _callback_failed(self, error: Exception) -> bool:
+        """Put the devices of a plugin that raised in a callback in error, and let the others go on.
+
+        What no plugin raised is a fault of ours: it ends the process with a traceback.
+        """
+        blamed: list[Device] = []
+        for by_package in (False, True):
+            blamed = blamed or [
+                device
+                for device in self.registry
+                if culprit(error, device.members, by_package=by_package) is not None
+            ]
+        for device in blamed:
+            device.fail(error)
+        return bool(blamed)
+
     def connect(self, device: Device) -> DeviceClient:
         """Drive a device from this process, over its transport.
 
@@ -231,6 +249,7 @@ class Host:
                 except Exception:
                     log.exception("%s could not be closed", device.name)
         finally:
+            self.loop.on_error = None
             if self._owns_loop:
                 self.loop.close()
             self._signals.restore()

@@ -100,6 +100,10 @@ class Loop:
 
     Args:
         spin: How long to look on after work before sleeping, microseconds; 0 sleeps at once.
+
+    Attributes:
+        on_error: Called with what a callback raised; True goes on, without the watch whose callback
+            it was, anything else lets the exception out of `turn`. None lets all out.
     """
 
     def __init__(self, *, spin: int = 50) -> None:
@@ -117,6 +121,8 @@ class Loop:
         self._epoll.register(self._waker, READ)
         self._stopping = False
         self._closed = False
+        self.on_error: Callable[[Exception], bool] | None = None
+        self._calling: Watch | None = None
 
     # -- what callers ask for
 
@@ -183,6 +189,17 @@ class Loop:
         Returns:
             Whether anything was done.
         """
+        try:
+            return self._turn(timeout)
+        except Exception as exc:
+            watch, self._calling = self._calling, None
+            if self.on_error is None or not self.on_error(exc):
+                raise
+            if watch is not None:
+                watch.close()  # its descriptor would be ready again at once, for ever
+            return True
+
+    def _turn(self, timeout: float | None) -> bool:
         if self._marked or self._soon or self._foreign:
             timeout = 0.0
         elif self._has_timer():
@@ -196,7 +213,9 @@ class Loop:
             watch = self._watches.get(fd)
             if watch is not None:
                 if fd not in self._fresh:
+                    self._calling = watch
                     watch.callback(events)
+                    self._calling = None
             elif fd == self._waker:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(fd)
@@ -224,10 +243,8 @@ class Loop:
 
     def _run_timers(self) -> None:
         now = time.monotonic()
-        due: list[Timer] = []
         while self._timers and self._timers[0][0] <= now:
-            due.append(heapq.heappop(self._timers)[2])
-        for timer in due:
+            timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()

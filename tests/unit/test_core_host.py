@@ -223,3 +223,39 @@ def test_a_loop_of_the_callers_stays_open():
         host.start()
     loop.turn()
     loop.close()
+
+
+class Clumsy(Sink):
+    """A backend that fails in a callback of its own."""
+
+    @hookimpl
+    def emudev_backend_started(self, device):
+        self.context.loop.call_soon(self.work)
+
+    def work(self):
+        raise KeyError("lost")
+
+
+CLUMSY = BackendSpec(name="clumsy", summary="", config=SinkConfig, build=Clumsy)
+
+
+def test_a_plugin_that_raises_in_a_callback_takes_only_its_own_device_along(caplog):
+    with Host(plugins=make_plugins(*SPECS, CLUMSY)) as host:
+        good, bad = host.add("emu_port"), host.add("emu_port")
+        host.add(f"sink,emu={good.name}")
+        host.add(f"clumsy,emu={bad.name}")
+        host.loop.call_later(0.01, host.stop)
+        host.run()
+        assert good.state is State.STARTED
+        assert bad.state is State.ERROR
+        assert bad.error == (
+            "plugin clumsy_0 (test-plugin 1.0) failed in a callback: KeyError: 'lost'"
+        )
+
+
+def test_what_no_plugin_raised_comes_out():
+    with Host(plugins=make_plugins(loopback.SPEC, port.SPEC)) as host:
+        host.add("emu_port")
+        host.loop.call_soon(lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            host.run()

@@ -265,3 +265,29 @@ def test_closing_gives_the_descriptors_back_and_twice_is_once():
     loop.stop()
     loop.call_threadsafe(print)
     assert open_descriptors() == before
+
+
+def test_what_a_callback_raises_comes_out_and_the_rest_is_not_lost(loop):
+    seen = []
+    loop.call_later(0, lambda: 1 / 0)
+    loop.call_later(0, lambda: seen.append("timer"))
+    task = loop.task(lambda: seen.append("task"))
+    task.mark()
+    time.sleep(0.001)
+    with pytest.raises(ZeroDivisionError):
+        loop.turn()
+    loop.turn()
+    assert seen == ["timer", "task"]
+
+
+def test_a_handler_may_let_the_loop_go_on_without_the_watch(loop, pipe):
+    errors = []
+
+    def failing(events):
+        raise ValueError("broken")
+
+    loop.on_error = lambda error: errors.append(str(error)) is None
+    loop.watch(pipe[1], failing, WRITE)
+    assert loop.turn() is True
+    assert loop.turn() is False
+    assert errors == ["broken"]

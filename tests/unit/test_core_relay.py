@@ -440,3 +440,20 @@ def test_each_announcement_reaches_everyone_with_all_arguments(hook):
     device.register(members[2], "two")
     getattr(device, hook.removeprefix("emudev_"))(**arguments)
     assert [member.got for member in members] == [arguments] * 3
+
+
+def test_an_observer_that_raises_is_named_and_not_the_provider(caplog):
+    class Broken:
+        @hookimpl(wrapper=True)
+        def emudev_region_read(self):
+            yield
+            raise ValueError("broken observer")
+
+    device = make_device(Registers())
+    device.register(Broken(), "broken", "acme-broken 2.0")
+    with pytest.raises(ValueError, match="broken observer") as caught:
+        device.region_read(0, 0, 4)
+    device.fail(caught.value, "emudev_region_read")
+    assert device.error == (
+        "plugin broken (acme-broken 2.0) failed in emudev_region_read: ValueError: broken observer"
+    )
