@@ -73,13 +73,14 @@ class MessageDma:
 
     Attributes:
         chunk: Most data of one request, bytes; 0 as long as the client takes none.
+        queued: Bytes of data that wait to be written.
         failed_writes: Queued writes that the client refused.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._queue: deque[tuple[int, bytes]] = deque()
-        self._queued = 0
+        self.queued = 0
         self._pending: _Request | None = None
         self._next_id = 0
         self._waiting = False
@@ -117,13 +118,13 @@ class MessageDma:
                 not answered in time.
         """
         self._check(address, len(data))
-        if self._queued + len(data) > QUEUE_LIMIT:
+        if self.queued + len(data) > QUEUE_LIMIT:
             raise MemoryAccessError(
-                address, len(data), f"{self._queued} bytes wait already, at most {QUEUE_LIMIT} may"
+                address, len(data), f"{self.queued} bytes wait already, at most {QUEUE_LIMIT} may"
             )
         if self._link.answering():
             self._queue.append((address, data))
-            self._queued += len(data)
+            self.queued += len(data)
             return
         for at in range(0, len(data), self.chunk):
             piece = data[at : at + self.chunk]
@@ -140,7 +141,7 @@ class MessageDma:
             piece, rest = data[: self.chunk], data[self.chunk :]
             if rest:
                 self._queue.appendleft((address + len(piece), rest))
-            self._queued -= len(piece)
+            self.queued -= len(piece)
             self._start(Command.DMA_WRITE, address, len(piece), piece)
 
     def answered(self, msg_id: int, command: int, flags: int, error: int, payload: bytes) -> bool:
@@ -163,7 +164,7 @@ class MessageDma:
     def close(self) -> None:
         """Forget what waits; whoever waits is told."""
         self._queue.clear()
-        self._queued = 0
+        self.queued = 0
         self._pending = None
 
     @staticmethod

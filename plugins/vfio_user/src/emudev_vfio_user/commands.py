@@ -35,6 +35,7 @@ from .messages import (
 from .protocol import Phase, close_fds
 from .regions import region_info
 from .steps import Procedure
+from .teardown import unmap
 
 if TYPE_CHECKING:
     from .session import Session
@@ -74,7 +75,7 @@ def _dma_map(session: Session, payload: bytes) -> bytes:
 def _dma_unmap(session: Session, payload: bytes) -> Procedure[Answer]:
     request = DmaUnmap.unpack(payload)
     for entry in session.dma.select(request):
-        yield from session.unmap(entry)
+        yield from unmap(session, entry)
     session.device.status_changed("memory")
     return request.pack()
 

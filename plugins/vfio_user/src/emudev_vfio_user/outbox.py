@@ -20,24 +20,43 @@ class Outbox:
 
     Attributes:
         gathered: Messages for the next `flush`, in order; append to it.
+        kept: What the kernel has not taken yet, with the descriptors that go along.
         kept_bytes: Bytes that the kernel has not taken yet.
         progress: Counts bytes that the kernel has taken.
     """
 
-    __slots__ = ("_kept", "_send", "_sock", "gathered", "kept_bytes", "progress")
+    __slots__ = ("_send", "_sock", "gathered", "kept", "kept_bytes", "progress")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._send = sock.send
         self.gathered: list[bytes] = []
-        self._kept: deque[tuple[memoryview, list[int]]] = deque()
+        self.kept: deque[tuple[memoryview, list[int]]] = deque()
         self.kept_bytes = 0
         self.progress = 0
 
     @property
     def choked(self) -> bool:
         """Whether the kernel did not take everything: wait until the socket is writable."""
-        return bool(self._kept)
+        return bool(self.kept)
+
+    def send(self, message: bytes) -> None:
+        """Send one message now, behind what is there.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        if self.gathered or self.kept:
+            self.gathered.append(message)
+            self.flush()
+            return
+        try:
+            sent = self._send(message, _FLAGS)
+        except BlockingIOError:
+            sent = 0
+        self.progress += sent
+        if sent < len(message):
+            self._keep(memoryview(message)[sent:], [])
 
     def flush(self) -> None:
         """Send what is gathered.
@@ -50,16 +69,10 @@ class Outbox:
             return
         data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
         gathered.clear()
-        if self._kept:
+        if self.kept:
             self._keep(memoryview(data), [])
-            return
-        try:
-            sent = self._send(data, _FLAGS)
-        except BlockingIOError:
-            sent = 0
-        self.progress += sent
-        if sent < len(data):
-            self._keep(memoryview(data)[sent:], [])
+        else:
+            self.send(data)
 
     def send_with_fds(self, data: bytes, fds: list[int]) -> None:
         """Send a message with descriptors, behind what is gathered; the caller keeps them open.
@@ -77,8 +90,8 @@ class Outbox:
         Raises:
             OSError: The connection is broken.
         """
-        while self._kept:
-            data, fds = self._kept[0]
+        while self.kept:
+            data, fds = self.kept[0]
             try:
                 if fds:
                     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
@@ -90,10 +103,10 @@ class Outbox:
             self.progress += sent
             self.kept_bytes -= sent
             if sent < len(data):
-                self._kept[0] = (data[sent:], [])
+                self.kept[0] = (data[sent:], [])
                 return
-            self._kept.popleft()
+            self.kept.popleft()
 
     def _keep(self, data: memoryview, fds: list[int]) -> None:
-        self._kept.append((data, fds))
+        self.kept.append((data, fds))
         self.kept_bytes += len(data)

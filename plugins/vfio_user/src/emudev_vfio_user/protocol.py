@@ -133,17 +133,18 @@ class Receiver:
 
     Attributes:
         buffer: What came; `Message` points into it.
+        end: Bytes of `buffer` in use: 0 if all that came before has been handed out and forgotten.
         fds_lost: Whether the message at hand had more descriptors than could be received.
     """
 
-    __slots__ = ("_end", "_fds", "_limit", "_marks", "_start", "_view", "buffer", "fds_lost")
+    __slots__ = ("_fds", "_limit", "_marks", "_start", "_view", "buffer", "end", "fds_lost")
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
         self.buffer = bytearray(limit + _ROOM)
         self._view = memoryview(self.buffer)
         self._start = 0
-        self._end = 0
+        self.end = 0
         #: (position behind the bytes they came with, descriptors, whether some were lost)
         self._marks: deque[tuple[int, list[int], bool]] = deque()
         self._fds: list[int] = []
@@ -152,26 +153,26 @@ class Receiver:
     @property
     def waiting(self) -> int:
         """Bytes that are no message yet."""
-        return self._end - self._start
+        return self.end - self._start
 
     def room(self) -> memoryview:
         """Where the next receive may write.
 
         Messages handed out before are no longer good: call it only when done with them.
         """
-        start, end = self._start, self._end
+        start, end = self._start, self.end
         if start == end:
             if start:
                 self._move_marks(start)
-                self._start = self._end = 0
+                self._start = self.end = 0
         elif len(self.buffer) - end < _ROOM:
             # The rest of a message needs more room: what is there moves to the front. A message is
             # at most `limit` long, so the room behind it is at least _ROOM then.
             size = end - start
             self._view[:size] = self._view[start:end]
             self._move_marks(start)
-            self._start, self._end = 0, size
-        return self._view[self._end : self._end + _ROOM]
+            self._start, self.end = 0, size
+        return self._view[self.end : self.end + _ROOM]
 
     def received(self, size: int, fds: list[int] | None = None, lost: bool = False) -> None:
         """Tell what came into `room`.
@@ -181,9 +182,9 @@ class Receiver:
             fds: Descriptors that came along; the receiver owns them from now on.
             lost: The kernel dropped descriptors (MSG_CTRUNC).
         """
-        self._end += size
+        self.end += size
         if fds or lost:
-            self._marks.append((self._end, fds or [], lost))
+            self._marks.append((self.end, fds or [], lost))
 
     def feed(self, data: bytes | memoryview, fds: list[int] | None = None) -> None:
         """Copy bytes in, as if they had been received; at most the length of `room`."""
@@ -204,7 +205,7 @@ class Receiver:
         buffer = self.buffer
         while True:
             start = self._start
-            have = self._end - start
+            have = self.end - start
             if self._fds or self.fds_lost:
                 self._drop_fds()
             if have < HEADER:
@@ -230,7 +231,7 @@ class Receiver:
         self._drop_fds()
         while self._marks:
             close_fds(self._marks.popleft()[1])
-        self._start = self._end = 0
+        self._start = self.end = 0
 
     def _collect_fds(self, end: int) -> None:
         marks = self._marks

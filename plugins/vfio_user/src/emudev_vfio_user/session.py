@@ -20,10 +20,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from emudev_core.errors import PeerError
-from emudev_core.later import LIMIT, Later
+from emudev_core.later import LIMIT
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, WRITE, Loop, Timer
-from emudev_core.regions import RegionFlag, ResetKind
+from emudev_core.regions import RegionFlag
 
 from . import nearby
 from .channel import CHUNK, Link, MessageDma
@@ -45,6 +45,7 @@ from .regions import check_regions
 from .served import ServedDevice
 from .sockets import descriptors
 from .steps import Procedure, Run
+from .teardown import take_back
 from .version import Limits
 
 __all__ = ["KEEP", "MIN_REGIONS", "STALL", "Session"]
@@ -64,6 +65,14 @@ _ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * 4)
 _RECEIVE: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _PROGRESS: Final = READ | WRITE
 
+#: Looked up once: an enum's members cost more than a name of the module.
+_SERVING: Final = Phase.SERVING
+_ERROR: Final = State.ERROR
+_CTRUNC: Final = int(socket.MSG_CTRUNC)
+
+#: Bytes of a REGION_READ, and what is in them.
+_LONE_READ: Final = 32
+_REQUEST: Final = struct.Struct("<HHIIIQII").unpack_from
 _HEADER_PACK: Final = struct.Struct("<HHIII").pack
 _ACCESS: Final = struct.Struct("<QII").unpack_from
 _WRITE4: Final = struct.Struct("<QIII").unpack_from
@@ -119,7 +128,7 @@ class Session:
             for window in info.doorbells
             for i, bell in enumerate(window.doorbells)
         }
-        self._attached = False
+        self.attached = False
         self._answering = False
         self._run: Run[Any] | None = None
         self._stall: Timer | None = None
@@ -145,6 +154,9 @@ class Session:
         return bool(poll.poll(0))
 
     def _ready(self, events: int) -> None:
+        if events == READ and self.phase is _SERVING and not self._out.kept:
+            self._receive_batch()
+            return
         if events & WRITE and self._out.choked:
             self._resume()
         if events & READ:
@@ -162,18 +174,56 @@ class Session:
         except OSError as exc:
             self.leave(str(exc))
             return
-        if ancillary or flags & socket.MSG_CTRUNC:
+        # A row of register reads: each comes alone, and the vCPU waits for its answer.
+        alone = size == _LONE_READ and not flags and not ancillary and not receiver.end
+        if alone and self._answer_alone():
+            return
+        if ancillary or flags & _CTRUNC:
             fds = descriptors(ancillary)
             if not size:
                 close_fds(fds)
             else:
-                receiver.received(size, fds, bool(flags & socket.MSG_CTRUNC))
+                receiver.received(size, fds, bool(flags & _CTRUNC))
         elif size:
             receiver.received(size)
         if not size:
             self.leave("end of stream")
             return
         self._serve()
+
+    def _answer_alone(self) -> bool:
+        """Answer the one read of a register in the buffer; False if it is anything else."""
+        msg_id, command, size, flags, _, offset, region, count = _REQUEST(self._receiver.buffer)
+        pack = _READ_REPLY.get(count)
+        if (
+            command != 9
+            or size != _LONE_READ
+            or flags
+            or pack is None
+            or offset % count
+            or offset + count > self._readable.get(region, 0)
+            or self.phase is not _SERVING
+            or self.device.state is _ERROR
+        ):
+            return False
+        nested, self._answering = self._answering, True
+        try:
+            value = self.device.region_read(region, offset, count)
+            reply = pack(msg_id, 9, 32 + count, REPLY, 0, offset, region, count, value)
+        except Exception as exc:
+            self._refuse(msg_id, command, flags, exc)
+            self._flush()
+        else:
+            try:
+                self._out.send(reply)
+            except OSError as exc:
+                self.leave(str(exc))
+            if self._out.kept:
+                self._choke()
+        self._answering = nested
+        if not nested and self.channel.queued and self.phase is _SERVING:
+            self.channel.pump()
+        return True
 
     def _flush(self) -> None:
         out = self._out
@@ -241,7 +291,7 @@ class Session:
         finally:
             self._answering = nested
         self._flush()
-        if not nested and self.phase is Phase.SERVING:
+        if not nested and self.channel.queued and self.phase is _SERVING:
             self.channel.pump()
 
     def _serve_messages(self) -> None:
@@ -251,7 +301,7 @@ class Session:
         receiver = self._receiver
         buffer = receiver.buffer
         out = self._out.gathered
-        serving = self.phase is Phase.SERVING and device.state is not State.ERROR
+        serving = self.phase is _SERVING and device.state is not _ERROR
         readable, bells = self._readable, self.bells
         direct: bool | None = None
         for msg_id, command, flags, error, at, end in receiver.messages():
@@ -290,7 +340,7 @@ class Session:
             self._command(msg_id, command, flags, error, at, end)
             if self._out.choked or self.phase not in (Phase.SERVING, Phase.GREETING):
                 return
-            serving = self.phase is Phase.SERVING and device.state is not State.ERROR
+            serving = self.phase is _SERVING and device.state is not _ERROR
 
     def _command(
         self, msg_id: int, command: int, flags: int, error: int, at: int, end: int
@@ -358,7 +408,7 @@ class Session:
         self.limits = limits
         self.channel.chunk = min(CHUNK, limits.max_data_xfer_size)
         self.phase = step(self.phase, PhaseEvent.AGREED)
-        self._attached = True
+        self.attached = True
         log.info("%s: %s attached", self.device.name, self.client)
         self.device.client_attached(self.client)
 
@@ -455,53 +505,9 @@ class Session:
         if self.phase is not Phase.LEAVING or self._run is not None:
             return
         self._receiver.close()
-        self._run = Run(self.loop, self._teardown(), self._cleared, self._teardown_late)
+        self._run = Run(self.loop, take_back(self), self._cleared, self._overdue)
 
-    def _teardown(self) -> Procedure[None]:
-        device = self.device
-        self._attempt(self.irqs.clear)
-        for entry in self.dma.entries():
-            try:
-                yield from self.unmap(entry)
-            except Exception as exc:
-                self._teardown_failed(exc)
-        if not self._attached:
-            return
-        try:
-            answer = device.reset(ResetKind.CLIENT_GONE)
-            if isinstance(answer, Later):
-                yield answer
-        except Exception as exc:
-            self._teardown_failed(exc)
-        else:
-            # The device has let go of everything, so nobody uses these addresses any more.
-            while self.limbo:
-                self.limbo.pop().close()
-        self._attempt(device.client_detached)
-
-    def unmap(self, entry: DmaEntry) -> Procedure[None]:
-        """Take one mapping back; its memory is unmapped when the provider has let go of it."""
-        self.dma.remove(entry)
-        try:
-            answer = self.device.dma_unmap(self.dma.table, entry.region)
-            if isinstance(answer, Later):
-                yield answer
-        except BaseException:
-            self.limbo.append(entry)
-            raise
-        entry.close()
-
-    def _attempt(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except Exception as exc:
-            self._teardown_failed(exc)
-
-    def _teardown_failed(self, exc: Exception) -> None:
-        log.error("%s: taking back from %s: %s", self.device.name, self.client, exc)
-        self.device.fail(exc, "taking a client's memory and interrupts back")
-
-    def _teardown_late(self) -> None:
+    def _overdue(self) -> None:
         self.device.fail(f"did not let go of {self.client}'s memory within {LIMIT} s")
 
     def _cleared(self, result: None, error: BaseException | None) -> None:
