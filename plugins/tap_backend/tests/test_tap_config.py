@@ -104,7 +104,7 @@ def test_an_interface_that_others_use_is_shared():
         ({"create": "yes"}, tap(), "interface tap0 exists and create=yes"),
         ({}, tap(kind="tun"), "tap0 is no TAP interface but a TUN interface"),
         ({}, Link(2, "tap0", True, 1500, "veth"), "but an interface of kind veth"),
-        ({"create": "yes"}, Link(2, "tap0", True, 1500), "but no virtual interface"),
+        ({"create": "yes"}, Link(2, "tap0", True, 1500), "but hardware or loopback"),
         ({"queues": 2}, tap(), "2 queues, but interface tap0 has one"),
         ({"queues": 3}, tap(multi_queue=True), "3 queues for a device with 2 queue pairs"),
     ],

@@ -92,7 +92,7 @@ def test_loopback_is_found_and_no_tap():
         1,
         "lo",
         False,
-        "no virtual interface",
+        "hardware or loopback",
     )
 
 

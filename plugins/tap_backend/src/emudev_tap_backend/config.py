@@ -55,7 +55,7 @@ class TapConfig(BackendConfig):
         Switch,
         Meta(
             description="checksum and segmentation requests pass the interface as they are"
-            " (IFF_VNET_HDR); auto: if the interface has it; on: or fail; off: never"
+            " (IFF_VNET_HDR); auto: whenever it can; on: or fail; off: never"
         ),
     ] = "auto"
     sndbuf: Annotated[

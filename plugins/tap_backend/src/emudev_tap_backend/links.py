@@ -142,7 +142,7 @@ class Link:
         """What it is, for messages."""
         if self.tun is not None:
             return f"a {self.tun.type.upper()} interface"
-        return f"an interface of kind {self.kind}" if self.kind else "no virtual interface"
+        return f"an interface of kind {self.kind}" if self.kind else "hardware or loopback"
 
 
 @attrs.frozen
