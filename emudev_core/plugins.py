@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -223,6 +224,9 @@ class Plugins:
         except Exception as exc:
             self._fail(source.origin, hook, exc)
             return
+        if os.environ.get("EMUDEV_TRACE_HOOKS", "0") not in ("", "0"):
+            names = ", ".join(str(getattr(record, "name", record)) for record in records)
+            sys.stderr.write(f"emudev: hook: {source.origin}: {hook}() -> {names or 'nothing'}\n")
         for record in records:
             reason = _fault(record, cls)
             if reason:

@@ -184,3 +184,12 @@ def test_a_name_that_is_not_installed_is_the_users_mistake(site, monkeypatch):
     monkeypatch.setenv("EMUDEV_PLUGINS", "sinc")
     with pytest.raises(ConfigError, match=r"no plugin sinc is installed \(did you mean sink\?\)"):
         load_plugins()
+
+
+def test_registration_is_traced_too(site, monkeypatch, capsys):
+    site("fake-sink", GOOD.format(name="fake_sink"))
+    monkeypatch.setenv("EMUDEV_TRACE_HOOKS", "1")
+    load("sink")
+    assert capsys.readouterr().err == (
+        "emudev: hook: fake-sink 1.2: emudev_backends() -> fake_sink\n"
+    )
