@@ -156,16 +156,22 @@ class AdminQueue:
         self.send(opcode, payload)
         deadline = time.monotonic() + REPLY_TIMEOUT
         while True:
-            for descriptor, data in self.receive():
+            reply: tuple[AqDescriptor, bytes] | None = None
+            for descriptor, data in self.receive():  # all of them: an event may follow the reply
                 if descriptor.cookie_high == Op.EVENT:
                     self._on_event(data)
-                    continue
-                if descriptor.cookie_high != opcode:
-                    raise DriverError(f"request {opcode} got a reply to {descriptor.cookie_high}")
-                status = descriptor.cookie_low - (descriptor.cookie_low >> 31 << 32)
+                elif descriptor.cookie_high == opcode and reply is None:
+                    reply = descriptor, data
+                else:
+                    raise DriverError(
+                        f"request {opcode} got a reply to {descriptor.cookie_high}"
+                        + (" behind its own" if reply else "")
+                    )
+            if reply is not None:
+                status = reply[0].cookie_low - (reply[0].cookie_low >> 31 << 32)
                 if status != 0:
                     raise DriverError(f"request {opcode} was refused with status {status}")
-                return data
+                return reply[1]
             if time.monotonic() > deadline:
                 raise DriverError(f"no reply to request {opcode} within {REPLY_TIMEOUT} s")
             self._function.pause(0.0005)
