@@ -27,14 +27,19 @@ def _prepare() -> None:
 
 
 def target_machine() -> Any:
-    """LLVM's description of this machine, for code that is loaded at any address."""
+    """LLVM's description of this machine.
+
+    The large code model: all references are whole addresses. The others keep 32-bit distances, between
+    parts of an object and to libc, which gigabytes of guest memory in between could break, and they
+    take addresses of libc from a table (GOT) that MCJIT mixes up between objects.
+    """
     _prepare()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
         opt=2,
-        reloc="pic",
-        codemodel="jitdefault",
+        reloc="static",
+        codemodel="large",
     )
 
 

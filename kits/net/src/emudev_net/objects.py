@@ -136,11 +136,8 @@ def _write(path: Path, code: bytes) -> None:
 
 
 def _load(code: bytes, symbols: list[str]) -> list[int]:
-    # An engine for each file: in one that has finalised another file before, the addresses that a
-    # file takes of its own functions (spilled, then called indirectly) come out wrong.
-    # llvmlite's memory manager keeps the parts of an object together: they refer to each other by
-    # 32-bit distances, and gigabytes of guest memory may lie between any two free places.
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(), use_lmm=True)
+    # An engine for each file: one that has finalised a file does not expect another.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(), use_lmm=False)
     _engines.append(engine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()

@@ -56,6 +56,7 @@ from .primitives import (
     copy,
     load8,
     load16be,
+    load32,
     load32be,
     load64,
     store8,
@@ -199,6 +200,15 @@ def _tag(target: int, flags: int, vlan: int) -> int:
 
 
 @inline
+def _move_addresses(header: int, to: int) -> None:
+    """Move the 12 bytes of the MAC addresses 4 or 8 bytes down; the places overlap."""
+    first = load64(header)
+    second = load32(header + 8)
+    store64(to, first)
+    store32(to + 8, second)
+
+
+@inline
 def _finish(stage: int, first: int, out: int, metadata: int, flags: int, csum: int) -> int:
     """Mark the rows `first`..`out` as one packet with the metadata of the source's row."""
     table = load64(stage + 8 * S_OUT)
@@ -281,8 +291,8 @@ def _fix_segment(
 
 
 @inline
-def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
-    """Make segments of the frame in rows `row`..`end`, as many as there is room for.
+def _cut(stage: int, burst: int, row: int, end: int, out: int, number: int) -> int:
+    """Make segments of the frame in rows `row`..`end` from `number` on, as room allows.
 
     Returns:
         Rows made so far (at least `out`), or -1 if the frame's metadata does not fit its headers.
@@ -315,10 +325,8 @@ def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
     insert = 0
     if takes & TAKES_VLAN == 0 and flags & (VLAN_PRESENT | OUTER_VLAN_PRESENT):
         insert = 1
-    number = load64(stage + 8 * S_RESUME)
     position = size + number * mss
-    if position >= total or load64(stage + 8 * S_RESUME_OWN) != load64(meta + OWN):
-        # The source shows another frame than the one that was begun: it was reset.
+    if position >= total:  # the source shows another frame than the one that was begun
         number = 0
         position = size
     store64(stage + 8 * S_CUT_ROW, row)
@@ -337,8 +345,7 @@ def _cut(stage: int, burst: int, row: int, end: int, out: int) -> int:
         if insert:
             shift = 4 * ((flags & VLAN_PRESENT != 0) + (flags & OUTER_VLAN_PRESENT != 0))
             start = header - shift
-            copy(start, header, 8)  # in two steps: the ranges may overlap in one
-            copy(start + 8, header + 8, 4)
+            _move_addresses(header, start)
             _tag(start + 12, flags, load64(meta + VLAN))
         first = out
         made = _append(stage, out, start, size + shift)
@@ -421,8 +428,7 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
     if insert:
         shift = 4 * ((flags & VLAN_PRESENT != 0) + (flags & OUTER_VLAN_PRESENT != 0))
         begin = header - shift
-        copy(begin, header, 8)
-        copy(begin + 8, header + 8, 4)
+        _move_addresses(header, begin)
         _tag(begin + 12, flags, load64(meta + VLAN))
         flags &= ~(VLAN_PRESENT | OUTER_VLAN_PRESENT)
         if flags & CSUM_WANTED:
@@ -469,6 +475,9 @@ def soften(stage: int, burst: int, rows: int) -> int:
     takes = load64(stage + 8 * S_TAKES)
     row = 0
     out = 0
+    number = 0
+    if rows > 0 and load64(stage + 8 * S_RESUME_OWN) == load64(burst + OWN):
+        number = load64(stage + 8 * S_RESUME)
     while row < rows:
         end = row + packet_rows(burst, row, rows)
         flags = load64(burst + row * ROW + FLAGS)
@@ -477,7 +486,7 @@ def soften(stage: int, burst: int, rows: int) -> int:
             out = _hand_on(stage, burst, row, end, out)
             whole = out > before
         elif _segments_wanted(flags, takes):
-            out = _cut(stage, burst, row, end, out)
+            out = _cut(stage, burst, row, end, out, number)
             whole = (
                 out > before
                 and load64(load64(stage + 8 * S_NOTES) + (out - 1) * NOTE + NOTE_ROWS) == end
@@ -495,7 +504,7 @@ def soften(stage: int, burst: int, rows: int) -> int:
             return out
         if not whole:
             return out
-        store64(stage + 8 * S_RESUME, 0)
+        number = 0
         row = end
     return out
 
