@@ -140,6 +140,8 @@ class AdminQueue:
         self._write("VF_ATQT1", self._next_send)
         deadline = time.monotonic() + SEND_TIMEOUT
         while self._read("VF_ATQH1") != self._next_send:
+            if opcode == Op.RESET_VF and not self._read("VF_ATQLEN1") & ENABLE:
+                return  # the reset took the ring with it
             if time.monotonic() > deadline:
                 raise DriverError(
                     f"the device did not take message {opcode}: VF_ATQH1 is "
