@@ -597,6 +597,12 @@ def test_unknown_vlans_are_dropped_and_added_ones_received(guest):
     assert guest.port.vids == {100}
 
 
+def test_every_id_can_be_added(guest):
+    for start in range(1, 4095, 100):
+        assert guest.status(52, vlan_v2(*range(start, min(start + 100, 4095)))) == 0
+    assert guest.port.vids == set(range(1, 4095))
+
+
 @pytest.mark.parametrize(
     "message",
     [vlan_v2(), vlan_v2(5)[:-1], vlan_v2(4096), vlan_v2(5, tpid=0x88A8), vlan_v2(5, inner=5),
