@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from emudev_avf.rings import KERNELS
+from emudev_avf.testing import Guest
 from emudev_core.memory import MemoryRegion, MemoryTable
+from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 BASE = 0x1_0000_0000
 SIZE = 0x80_0000
@@ -156,3 +160,18 @@ def guest_memory() -> GuestMemory:
 @pytest.fixture
 def mailer() -> type[Mailer]:
     return Mailer
+
+
+@pytest.fixture
+def guests(compiled_or_plain: Callable[..., None]) -> Iterator[Callable[..., Guest]]:  # noqa: F811
+    """Makes guests whose queues the test drives without a device; runs compiled and plain."""
+    compiled_or_plain(*KERNELS)
+    made: list[Guest] = []
+
+    def make(*args: Any, **options: Any) -> Guest:
+        made.append(Guest(*args, **options))
+        return made[-1]
+
+    yield make
+    for guest in made:
+        guest.close()

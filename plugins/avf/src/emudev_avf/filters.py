@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from emudev_net.jit import inline
+from emudev_net.memory import signed
 from emudev_net.primitives import Words, load64
 
 from .words import P_MACS, P_PROMISCUOUS, P_VLANS
@@ -70,7 +71,7 @@ def vlan_table(vids: Iterable[int]) -> Words:
         bits |= 1 << (vid & 0xFFF)
     table = Words(64)
     for i in range(64):
-        table[i] = bits >> 64 * i & 0xFFFF_FFFF_FFFF_FFFF
+        table[i] = signed(bits >> 64 * i & 0xFFFF_FFFF_FFFF_FFFF)
     return table
 
 

@@ -115,10 +115,10 @@ class Guest:
             vector.control(1)
 
     def close(self) -> None:
-        """Close the port and the eventfds."""
+        """Close the port and the eventfds; a second call does nothing."""
         self.port.close()
-        for fd in self.eventfds:
-            os.close(fd)
+        while self.eventfds:
+            os.close(self.eventfds.pop())
 
     def add(self, memory: Guarded) -> None:
         """Map another region."""
@@ -232,7 +232,7 @@ class Guest:
     def received(self, pair: int = 0) -> list[tuple[bytes, list[RxWriteback]]]:
         """Frames that were written back since the last call, with their descriptors."""
         rx = self.port.rx[pair]
-        found = []
+        found: list[tuple[bytes, list[RxWriteback]]] = []
         data, parts = b"", []
         while True:
             index = self.rx_next[pair]

@@ -262,9 +262,11 @@ def finish(state: int, burst: int, row: int, capacity: int) -> int:
     store64(at + VLAN, tag)
     store64(at + HASH, 0)
     store64(at + TIME, 0)
+    own = load64(state + T_NEXT) | load64(state + Q_EPOCH) << 32
+    store64(at + OWN, own)
     at = burst + (end - 1) * ROW
     store64(at + FLAGS, load64(at + FLAGS) | LAST)
-    store64(at + OWN, load64(state + T_NEXT) | load64(state + Q_EPOCH) << 32)
+    store64(at + OWN, own)
     return READY
 
 
