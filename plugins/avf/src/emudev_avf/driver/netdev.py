@@ -33,7 +33,8 @@ INT_ENABLE: Final = 0x19
 ADMINQ_CAUSE: Final = 1 << 30
 VF_ACTIVE: Final = 2
 RESET_TIMEOUT: Final = 20.0
-LINK_TIMEOUT: Final = 5.0
+#: Kernels that are not cached are compiled before the link comes up.
+LINK_TIMEOUT: Final = 30.0
 
 
 @attrs.frozen
