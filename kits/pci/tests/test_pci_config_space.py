@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emudev_core.errors import DecodeError
@@ -55,6 +55,7 @@ def test_the_header_is_where_pci_puts_it(space):
     assert space.read(0x0E, 1) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4095), st.integers(1, 64))
 def test_any_read_is_a_slice_of_the_whole(offset, size):
     space = LAYOUT.build()[0]
@@ -72,6 +73,7 @@ def test_reading_by_1_2_and_4_bytes_at_every_offset_gives_the_same_bytes(space):
             assert value.to_bytes(size, "little") == whole[offset : offset + size]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(min_size=1, max_size=8)), max_size=20))
 def test_no_write_changes_a_read_only_bit(writes):
     space = LAYOUT.build()[0]

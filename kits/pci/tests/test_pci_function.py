@@ -1,11 +1,12 @@
 """A function under a guest's hands: accesses, interrupts of all kinds, resets, saving, leaks."""
 
 import ctypes
+from pathlib import Path
 
 import pytest
 
 from emudev_core import ProviderConfig, ProviderSpec
-from emudev_core.errors import DecodeError, DeviceError
+from emudev_core.errors import DecodeError, DeviceError, PeerError, TransportError
 from emudev_core.events import EventChannel, EventKind
 from emudev_core.later import Later
 from emudev_core.memory import EMPTY_TABLE
@@ -233,10 +234,10 @@ def test_deferred_calls_keep_their_order_and_are_bounded(make, emudev_host):
 def test_a_deferred_handler_that_raises_fails_its_device_by_name(make, emudev_host):
     guest, _, device = make()
     guest.bar[0].SOON = 0xBAD
-    with pytest.raises(Exception, match=r"broken device|refused"):
-        for _ in range(10):
-            guest.pause(0.01)
-            guest.bar[0].read32(0)
+    guest.pause(0.01)
+    guest.pause(0.01)
+    with pytest.raises((PeerError, TransportError)):
+        guest.bar[0].read32(0)
     assert device.state.value == "error"
     assert "test-plugin 1.0" in device.error
 
@@ -403,9 +404,8 @@ def test_what_was_saved_comes_back_and_nonsense_changes_nothing(make):
     guest.config.write8(0x3C, 11)
     probe.vectors[1].trigger()
     guest.bar[0].read32(0)
-    device.stop()
     saved = device.save()
-    probe.emudev_reset(ResetKind.POWER)
+    device.stop()  # the client goes, and all that it did
     assert probe.regs.PLAIN == 5
     device.restore(saved)
     assert probe.regs.PLAIN == 0x77
@@ -465,7 +465,7 @@ def test_clients_come_and_go_without_leaving_anything(make, emudev_host):
     guest.close()
     emudev_host.loop.turn(0.01)
     before = open_descriptors()
-    mappings = len(open("/proc/self/maps").readlines())
+    mappings = len(Path("/proc/self/maps").read_text().splitlines())
     for _ in range(3):
         again = type(guest)(emudev_host.connect(device), {0: MAP})
         again.enable()
@@ -482,7 +482,7 @@ def test_clients_come_and_go_without_leaving_anything(make, emudev_host):
         assert not device.get_mem_table().regions
         assert probe.vectors[0].fd is None
     assert open_descriptors() == before
-    assert len(open("/proc/self/maps").readlines()) <= mappings + 2
+    assert len(Path("/proc/self/maps").read_text().splitlines()) <= mappings + 2
 
 
 def test_pages_check_their_bounds(make):

@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emudev_core.errors import DecodeError
@@ -68,6 +68,7 @@ def test_fields_follow_their_own_rules_and_reserved_bits_stay():
     assert regs.read(0, 4) == 0x30E53
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.sampled_from([1, 2, 4]))
 def test_any_write_keeps_reserved_bits(value, offset, size):
     fields = [Bits("X", 3, 5), Bits("Y", 20, 7, access=W1C), Bits("Z", 30, access=WO)]
@@ -78,6 +79,7 @@ def test_any_write_keeps_reserved_bits(value, offset, size):
     assert regs.A & reserved == 0x8A5F_00C3 & reserved
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=64, max_size=64), st.integers(0, 63), st.integers(1, 64))
 def test_any_read_gives_the_bytes_of_memory(content, offset, size):
     """Registers of all sizes side by side are like plain memory to reads of any kind."""
@@ -90,6 +92,7 @@ def test_any_read_gives_the_bytes_of_memory(content, offset, size):
         assert regs.read(offset, size) == int.from_bytes(content[offset : offset + size], "little")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.binary(min_size=1, max_size=8))
 def test_any_write_changes_the_bytes_it_names_and_no_other(offset, data):
     regs = file_of(Reg("W", 0, size=8, count=4), Reg("D", 32, count=8), size=64)
