@@ -1,9 +1,9 @@
-"""The AVF device keeps what every provider keeps."""
-
-from __future__ import annotations
-
 from emudev_core.testing import ProviderContract
 
 
 class TestAvf(ProviderContract):
-    vdev = "emu_iavf,queues=2"
+    vdev = "emu_iavf,queues=3"
+
+
+class TestSmallestAvf(ProviderContract):
+    vdev = "emu_iavf,caps=0,mtu=68"
