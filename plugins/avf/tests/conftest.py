@@ -157,6 +157,12 @@ def guest_memory() -> GuestMemory:
     return GuestMemory()
 
 
+@pytest.fixture(scope="session")
+def new_memory() -> type[GuestMemory]:
+    """Makes guest memories, for tests that need a fresh one for each example."""
+    return GuestMemory
+
+
 @pytest.fixture
 def mailer() -> type[Mailer]:
     return Mailer
