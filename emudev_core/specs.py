@@ -134,7 +134,8 @@ class ProviderSpec(Spec):
             ``emu_``.
         transport: Name of the transport used unless ``transport=`` names another.
         registers: Returns its register map, or several, for `emudev regs`; see
-            `emudev_core.listing`. None if it has none.
+            `emudev_core.listing`. None: those that `build` tells by a `register_maps` of its own,
+            as the classes of the PCI kit do.
     """
 
     config: type[ProviderConfig]
@@ -147,6 +148,11 @@ class ProviderSpec(Spec):
     def stem(self) -> str:
         """Stem of its devices' names."""
         return self.device or self.name.removeprefix("emu_")
+
+    def register_maps(self) -> Any:
+        """Its register map, several, or None; imports the device."""
+        tell = self.registers or getattr(self.build, "register_maps", None)
+        return None if tell is None else tell()
 
 
 @attrs.frozen(kw_only=True)

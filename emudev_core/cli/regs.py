@@ -30,7 +30,7 @@ def _run(arguments: argparse.Namespace, plugins: Plugins) -> int:
     if spec is None:
         near = hint(name, plugins.providers) or "no plugin offers any device model"
         raise ConfigError(f"unknown device model {name!r}", hint=near)
-    maps = maps_of(spec.registers()) if spec.registers is not None else []
+    maps = maps_of(spec.register_maps())
     if arguments.json:
         import json
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec import Meta
 
 from emudev_core import ProviderConfig, ProviderSpec, hookimpl
+from emudev_core.listing import maps_of
 from emudev_core.testing.builders import make_plugins
 from emudev_pci.function import MemoryBar, Msix, PciFunction, PciIds
 from emudev_pci.registers import RO, RW, WO, Reg, RegisterMap
@@ -104,3 +105,8 @@ def test_a_function_level_reset_forgets_registers_and_keeps_vectors(emudev_funct
     dice.enable()
     dice.bar[0].AGAIN = 1
     assert dice.vectors[0].wait(timeout=1)
+
+
+def test_its_registers_are_listed_without_a_word():
+    (spec,) = emudev_providers()
+    assert maps_of(spec.register_maps()) == [MAP]

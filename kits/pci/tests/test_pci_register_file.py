@@ -252,10 +252,22 @@ def test_doorbells_store_ring_and_are_read_back():
 def test_doorbells_that_cant_be_are_refused():
     word = ctypes.c_uint32()
     bell = Doorbell(0, ctypes.addressof(word))
-    with pytest.raises(RegisterMapError, match="expected 2 doorbells of 4 bytes, came 1"):
-        file_of(Reg("TAIL", 0, count=2)).bind_doorbells("TAIL", [bell])
+    with pytest.raises(RegisterMapError, match="expected 1 to 2 doorbells of 4 bytes, came 3"):
+        file_of(Reg("TAIL", 0, count=2)).bind_doorbells("TAIL", [bell] * 3)
+    with pytest.raises(RegisterMapError, match="came 1 for registers of 8"):
+        file_of(Reg("TAIL", 0, size=8)).bind_doorbells("TAIL", [bell])
     with pytest.raises(RegisterMapError, match="has handlers"):
         RegisterFile(MAP, Owner()).bind_doorbells("WRITE", [bell])
+
+
+def test_the_rest_of_a_row_with_fewer_doorbells_is_plain():
+    word = ctypes.c_uint32()
+    regs = file_of(Reg("TAIL", 0, count=3))
+    regs.bind_doorbells("TAIL", [Doorbell(0, ctypes.addressof(word))])
+    regs.write(0, 4, 1)
+    regs.write(8, 4, 2)
+    assert (word.value, list(regs.TAIL)) == (1, [1, 0, 2])
+    assert len(regs.doorbell_windows[0].doorbells) == 1
 
 
 def test_what_was_saved_comes_back():

@@ -96,6 +96,11 @@ class PciFunction:
             if bar.map is not None:
                 handlers_of(cls, bar.map)  # mistakes show at import
 
+    @classmethod
+    def register_maps(cls) -> list[RegisterMap]:
+        """Its register maps, for ``emudev regs`` where `ProviderSpec.build` is the class."""
+        return [bar.map for _, bar in sorted(cls.bars.items()) if bar.map is not None]
+
     def __init__(self, config: Any, context: ProviderContext) -> None:
         self.config = config
         self.context = context
@@ -225,8 +230,8 @@ class PciFunction:
 
         Args:
             name: A row of 4-byte registers without handlers.
-            doorbells: One for each; their ids are unique within the device. They stay for its
-                life: call this from the constructor.
+            doorbells: For the first of the row; the rest stay plain registers. Their ids are
+                unique within the device. They stay for its life: call this from the constructor.
             regs: Of which file; None: `regs`.
 
         Raises:
@@ -285,6 +290,8 @@ class PciFunction:
             if slot is not None:
                 return file.values[slot]
         try:
+            if file is not None and region != self._msix_bar:
+                return file.read(offset, size)
             if region == CONFIG:
                 return self.config_space.read(offset, size)
             if region == self._msix_bar and self._in_table(offset, size):
@@ -307,7 +314,9 @@ class PciFunction:
                 file.values[slot] = value
                 return True
         try:
-            if region == CONFIG:
+            if file is not None and region != self._msix_bar:
+                file.write(offset, size, value)
+            elif region == CONFIG:
                 self.config_space.write(offset, size, value)
             elif region == self._msix_bar and self._in_table(offset, size):
                 assert self.msix_table is not None

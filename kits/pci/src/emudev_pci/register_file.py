@@ -100,6 +100,7 @@ class RegisterFile:
     _defer: Callable[[Callable[[], object]], None] | None
     _cells: list[_Cell]
     _exact: dict[int, int]
+    _singles: dict[str, int]
     _windows: list[DoorbellWindow]
 
     def __init__(
@@ -116,6 +117,7 @@ class RegisterFile:
         put("values", [reg.reset for reg, _ in map.instances])
         put("_cells", [_Cell(reg) for reg, _ in map.instances])
         put("_exact", {})
+        put("_singles", {r.name: map.slot(r.name) for r in map.regs if r.count == 1})
         put("plain_reads", {})
         put("plain_writes", {})
         put("_windows", [])
@@ -168,6 +170,9 @@ class RegisterFile:
 
     def __getattr__(self, name: str) -> Any:
         """``regs.NAME``: the stored value, or the `Row` of a row."""
+        slot = self._singles.get(name)
+        if slot is not None:
+            return self.values[slot]
         try:
             row = self.map[name]
         except KeyError as exc:
@@ -175,6 +180,10 @@ class RegisterFile:
         return self[name] if row.count == 1 else Row(self, name)
 
     def __setattr__(self, name: str, value: int) -> None:
+        slot = self._singles.get(name)
+        if slot is not None:
+            self.values[slot] = value & self._cells[slot].mask
+            return
         try:
             self[name] = value
         except KeyError as exc:
@@ -206,17 +215,17 @@ class RegisterFile:
 
         Args:
             name: A row of 4-byte registers without handlers.
-            doorbells: One for each, kept by the caller.
+            doorbells: For the first ones of the row, kept by the caller; the rest stay as they are.
 
         Raises:
-            RegisterMapError: Another number of doorbells, another size, or there are handlers.
+            RegisterMapError: More doorbells than registers, another size, or there are handlers.
         """
         reg = self.map[name]
         where = f"{self.map.name}: {name}"
-        if reg.size != 4 or len(doorbells) != reg.count:
+        if reg.size != 4 or not 0 < len(doorbells) <= reg.count:
             raise RegisterMapError(
-                f"{where}: expected {reg.count} doorbells of 4 bytes, came {len(doorbells)} for "
-                f"registers of {reg.size}"
+                f"{where}: expected 1 to {reg.count} doorbells of 4 bytes, came "
+                f"{len(doorbells)} for registers of {reg.size}"
             )
         for index, bell in enumerate(doorbells):
             slot = self.map.slot(name, index)
@@ -225,6 +234,7 @@ class RegisterFile:
                 raise RegisterMapError(f"{where}: has handlers, it can't be a doorbell")
             cell.bell = bell
             self._index(slot)
+            self._singles.pop(name, None)
         self._windows.append(DoorbellWindow(reg.offset, reg.step, tuple(doorbells)))
 
     @property
@@ -304,7 +314,9 @@ class RegisterFile:
     def _write_cell(self, slot: int, value: int, lanes: int) -> None:
         cell = self._cells[slot]
         if cell.bell is not None:
-            cell.bell.write(value & lanes | cell.bell.value & ~lanes & cell.mask)
+            if lanes != cell.mask:
+                value = value & lanes | cell.bell.value & ~lanes & cell.mask
+            cell.bell.write(value)
             return
         old: int = self.values[slot]
         stored = cell.stored & lanes
