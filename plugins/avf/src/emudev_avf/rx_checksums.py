@@ -90,6 +90,7 @@ def checksum_status(header: int, parsed: int, burst: int, row: int, total: int, 
         size = (load8(header + l3) & 0xF) << 2
         if good == 0 and fold(sum16(header + l3, size)) != 0xFFFF:
             return RX_L3L4P | RX_ERR_IPE
+    # A checksum that the sender left to us comes from this host: completed, or good as it is.
     if good or flags & (CSUM_WANTED | CRC32C_WANTED):
         return RX_L3L4P
     if flags & CSUM_BAD:

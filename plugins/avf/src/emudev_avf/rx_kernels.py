@@ -334,17 +334,22 @@ def find_places(port: int, queue: int, frame: int) -> int:
         guest = load64(entry)
         part = min(size, length)
         length -= part
+        got = part
+        host = translate(memory, guest, got, WRITE)  # nearly always in one region
         while part > 0:
-            got = span(memory, guest, part, WRITE)
-            if got == 0 or places == MAX_PLACES:
+            if host == 0:
+                got = span(memory, guest, part, WRITE)
+                host = translate(memory, guest, got, WRITE)
+            if host == 0 or places == MAX_PLACES:
                 reject(queue, frame, i + 1)
                 return UNPLACED + RX_ADDRESS
             place = frame + F_PLACE_LIST + 16 * places
-            store64(place, translate(memory, guest, got, WRITE))
+            store64(place, host)
             store64(place + 8, got)
             places += 1
             guest += got
             part -= got
+            host = 0
     store64(frame + F_NEED, need)
     return PLACED
 

@@ -104,7 +104,7 @@ from .words import (
 __all__ = ["peek", "release"]
 
 #: Most descriptors of a packet; drivers need up to 40 (avf.md 9.3).
-MAX_DESCRIPTORS: Final = 64
+MAX_DESCRIPTORS: Final = 128
 #: Most rows of a packet; a caller that offers fewer may have to wait for ever.
 MAX_ROWS: Final = 128
 MIN_FRAME: Final = 17  #: shortest frame that hardware takes; avf.md 6.2
@@ -118,19 +118,24 @@ def emit(memory: int, burst: int, row: int, capacity: int, guest: int, size: int
     Returns:
         The row behind, -1 if `capacity` is too small, or -2 if it is not all readable.
     """
+    part = size
+    host = translate(memory, guest, part, READ)  # nearly always in one region
     while size > 0:
-        part = span(memory, guest, size, READ)
-        if part == 0:
-            return -2
+        if host == 0:
+            part = span(memory, guest, size, READ)
+            host = translate(memory, guest, part, READ)
+            if host == 0:
+                return -2
         if row >= capacity:
             return -1
         at = burst + row * ROW
-        store64(at + ADDRESS, translate(memory, guest, part, READ))
+        store64(at + ADDRESS, host)
         store64(at + LENGTH, part)
         store64(at + FLAGS, 0)
         guest += part
         size -= part
         row += 1
+        host = 0
     return row
 
 
@@ -325,7 +330,8 @@ def peek(state: int, burst: int, capacity: int) -> int:
             break
         else:
             add(state + Q_REASONS + 8 * (status - BAD), 1)
-            add(state + Q_DROPS, 1)
+            if status != BAD + DUMMY:
+                add(state + Q_DROPS, 1)
             end = load64(state + T_NEXT)
             complete(state, index, end)
             index = end

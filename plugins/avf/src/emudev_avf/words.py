@@ -28,7 +28,7 @@ Q_BYTES: Final = 8 * 17
 Q_UNICAST: Final = 8 * 18
 Q_MULTICAST: Final = 8 * 19
 Q_BROADCAST: Final = 8 * 20
-Q_DROPS: Final = 8 * 21  #: frames dropped, for whatever reason
+Q_DROPS: Final = 8 * 21  #: frames dropped through a fault, for whatever reason
 Q_REASONS: Final = 8 * 24  #: frames dropped by reason, `DROP_REASONS` words
 # A transmit queue.
 T_SCRATCH: Final = 8 * 40  #: address of 64 zero bytes, then the header copies
