@@ -24,6 +24,13 @@ def test_a_healthy_boot_has_no_trouble_and_nothing_unexpected():
     assert "NIC Link is Up" in log
 
 
+def test_what_linux_7_says_of_a_device_without_a_clock_is_expected():
+    line = "<5>[    9.002463] iavf 0000:00:04.0: Device does not have PTP clock support\n"
+    log = KernelLog(HEALTHY + line)
+    assert log.trouble() == []
+    assert log.unexpected("iavf") == []
+
+
 def test_levels_and_times_are_read_and_other_lines_left_out():
     log = KernelLog("garbage\n<11>[   12.5] user error\r\n<6>[    1.0][    T1] with a thread\n")
     assert [(m.level, m.time, m.text) for m in log] == [

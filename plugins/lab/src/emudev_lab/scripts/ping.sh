@@ -28,7 +28,7 @@ sizes() {
     local key=$1 address=$2 size bad=
     shift 2
     for size in "$@"; do
-        ping -q -c 2 -i 0.02 -W 1 -M do -s "$size" "$address" 2>&1 | grep -q ' 0% packet loss' ||
+        ping -q -c 2 -i 0.02 -W 3 -M do -s "$size" "$address" 2>&1 | grep -q ' 0% packet loss' ||
             bad="$bad $size"
     done
     kv "${key}_UNANSWERED" "${bad:-none}"
