@@ -42,6 +42,7 @@ from .config_space import ConfigSpace, PciIds
 from .handlers import check_maps, handlers_of
 from .interrupts import IntxLine, IrqIndex, Msi, Msix, MsixTable, Vector
 from .layout import CONFIG, Layout
+from .overrides import Overrides
 from .register_file import RegisterFile
 from .registers import RegisterMap, RegisterMapError
 from .saving import restore_function, save_function
@@ -54,8 +55,8 @@ log = logging.getLogger(__name__)
 MAX_DEFERRED: Final = 4096
 
 
-class PciFunction:
-    """See the module.
+class PciFunction(Overrides):
+    """See the module, and `Overrides` for what a subclass may override.
 
     Args:
         config: The provider's configuration.
@@ -143,66 +144,6 @@ class PciFunction:
         self.config_events = ConfigEvents(self)
         self._doorbells: dict[int, Doorbell] = {}
         self._regions: Sequence[RegionInfo] | None = None
-
-    # -- what a subclass may override
-
-    def on_reset(self, kind: ResetKind) -> Later | bool:
-        """Come to rest and forget what the guest set up.
-
-        Called before registers, configuration space, pending interrupts and INTx are put at their
-        reset values. Bound vectors and guest memory stay (with `CLIENT_GONE` they have gone
-        already), and so does what the host set (`attributes`).
-
-        Returns:
-            True, or a `Later` while somebody still works on guest memory; all else is reset when
-            it is finished.
-        """
-        return True
-
-    def on_memory(self, table: MemoryTable) -> None:
-        """Guest memory changed; `table` is the new snapshot, whatever `bus_master` says."""
-
-    def on_unmap(self, table: MemoryTable, region: MemoryRegion) -> Later | bool:
-        """Guest memory is being taken away: let go of `region`; `on_memory` was called before.
-
-        Returns:
-            True, or a `Later` while somebody still uses the region's addresses.
-        """
-        return True
-
-    def on_bus_master(self, enabled: bool) -> None:
-        """The guest allowed or forbade the function to reach its memory; also at resets."""
-
-    def on_vector(self, vector: int, fd: int | None) -> None:
-        """The descriptor to signal for a vector changed: bound, unbound, masked or unmasked.
-
-        For devices that signal on their own; `vectors` follow by themselves. A former descriptor
-        is closed after this call.
-        """
-
-    def on_client(self, attached: bool) -> None:
-        """A client came or went."""
-
-    def on_close(self) -> None:
-        """Give everything back."""
-
-    def bar_read(self, bar: int, offset: int, size: int) -> int:
-        """A read of 1 to 8 bytes in a BAR without a map."""
-        return 0
-
-    def bar_write(self, bar: int, offset: int, size: int, value: int) -> None:
-        """A write of 1 to 8 bytes in a BAR without a map."""
-
-    def save_state(self) -> dict[str, Any]:
-        """What the device remembers beside registers and configuration space."""
-        return {}
-
-    def restore_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `save_state` gave.
-
-        Raises:
-            DecodeError: Bad values; the device is as it was.
-        """
 
     # -- what a subclass uses
 
@@ -428,7 +369,7 @@ class PciFunction:
 
     @hookimpl
     def emudev_reset(self, kind: ResetKind) -> Later | bool:
-        """Reset the function; what stays is in `on_reset`."""
+        """Reset the function; what stays is in `Overrides.on_reset`."""
         self._deferred.clear()
         if self._quiet is not None:
             quiet, self._quiet = self._quiet, None
