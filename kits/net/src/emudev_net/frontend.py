@@ -13,8 +13,8 @@ assigned is 0; a function that ends without a return gives 0.
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
+import functools
+import linecache
 import types
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, NoReturn
@@ -51,29 +51,38 @@ class _Value(NamedTuple):
     boolean: bool = False
 
 
+@functools.lru_cache(maxsize=64)
+def _definitions(text: str) -> dict[int, tuple[ast.FunctionDef, types.CodeType]]:
+    """The functions of a file, by the line at which each begins, with what they compile to."""
+    codes: dict[tuple[str, int], types.CodeType] = {}
+    pending = [compile(text, "kernels", "exec", dont_inherit=True)]
+    while pending:
+        for constant in pending.pop().co_consts:
+            if isinstance(constant, types.CodeType):
+                codes[constant.co_name, constant.co_firstlineno] = constant
+                pending.append(constant)
+    found = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            line = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            if (node.name, line) in codes:
+                found[line] = (node, codes[node.name, line])
+    return found
+
+
 def _source_tree(function: _Function) -> ast.FunctionDef:
     """The definition of a function; checked to be what the running function was made of."""
     label = f"{function.__module__}.{function.__qualname__}"
+    code = function.__code__
+    linecache.checkcache(code.co_filename)
+    text = "".join(linecache.getlines(code.co_filename, function.__globals__))
     try:
-        source = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(source)
-    except (OSError, SyntaxError, TypeError) as error:
+        node, again = _definitions(text).get(code.co_firstlineno, (None, None))
+    except SyntaxError as error:
         raise KernelError(f"{label}: its source can't be read: {error}") from error
-    node = tree.body[0]
-    if not isinstance(node, ast.FunctionDef):
-        raise KernelError(f"{label} is not a plain function")
-    if not function.__code__.co_freevars:
-        bare = ast.FunctionDef(**{name: getattr(node, name) for name in node._fields})
-        bare.decorator_list = []
-        bare.returns = None
-        ast.copy_location(bare, node)
-        for argument in bare.args.args:
-            argument.annotation = None
-        module = ast.Module([bare], [])
-        code = compile(module, "kernel", "exec", dont_inherit=True)
-        again = next(c for c in code.co_consts if isinstance(c, types.CodeType))
-        if again.co_code != function.__code__.co_code:
-            raise KernelError(f"{label}: its file was changed after it was imported; start again")
+    if node is None or again is None or again.co_code != code.co_code:
+        why = "was changed after it was imported; start again" if text else "can't be read"
+        raise KernelError(f"{label}: its source, {code.co_filename}, {why}")
     return node
 
 
@@ -84,7 +93,6 @@ class _Translator:
         self.function = function
         self.names = names
         self.node = _source_tree(function)
-        self.first_line = function.__code__.co_firstlineno
         self.lines: list[str] = []
         self.slots: list[str] = []
         self.count = 0
@@ -104,7 +112,7 @@ class _Translator:
 
     def refuse(self, node: ast.AST, why: str) -> NoReturn:
         """Say what can't be compiled, and where."""
-        line = self.first_line + getattr(node, "lineno", 1) - 1
+        line = getattr(node, "lineno", self.node.lineno)
         file = self.function.__code__.co_filename
         name = f"{self.function.__module__}.{self.function.__qualname__}"
         raise KernelError(f"kernel {name}, {file}:{line}: {why}")

@@ -18,6 +18,7 @@ Source: datapath.md sections 5 and 6.
 from __future__ import annotations
 
 import ctypes
+import errno as errno_numbers
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -373,6 +374,9 @@ def signal_eventfd(fd: int) -> int:
         os.eventfd_write(fd, 1)
     except OSError as error:
         ctypes.set_errno(error.errno or 0)
+        return -1
+    except ValueError:  # a negative one
+        ctypes.set_errno(errno_numbers.EBADF)
         return -1
     return 8
 
