@@ -1,13 +1,14 @@
 """Compiled kernels do what Python does, construct by construct."""
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from emudev_net.graph import KernelError
 from emudev_net.jit import inline, jit_wanted, queue_kernel
 from emudev_net.primitives import Words, load64, store64
 from emudev_net.testing import Probe
 from emudev_net.testing import probes as compile_probes
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 pytestmark = pytest.mark.skipif(not jit_wanted(), reason="kernels are not compiled here")
 
