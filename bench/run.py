@@ -19,7 +19,7 @@ import startup
 from table import markdown
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-DISTRIBUTIONS = ("emudev-core", "numba", "numpy", "llvmlite")
+DISTRIBUTIONS = ("emudev-core", "llvmlite")
 
 
 def header() -> str:

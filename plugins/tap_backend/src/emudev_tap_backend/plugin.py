@@ -19,7 +19,7 @@ __all__ = ["build", "emudev_backends"]
 
 def build(config: TapConfig, context: BackendContext) -> TapBackend:
     """Make the backend; nothing is opened before it is started."""
-    from .backend import TapBackend  # numba and netlink: only when a TAP is asked for
+    from .backend import TapBackend  # kernels and netlink: only when a TAP is asked for
 
     return TapBackend(config, context)
 
