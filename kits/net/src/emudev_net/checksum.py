@@ -2,8 +2,8 @@
 
 Sums are of 16-bit words as they lie in memory (little endian): the ones' complement sum does not
 care about byte order as long as the result is stored the same way (RFC 1071, section 2B). `fold`
-brings one to 16 bits. Functions over a packet take the burst's address, its first row and the number
-of its rows.
+brings one to 16 bits. Functions over a packet take the burst's address, its first row and the
+number of its rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A flow: one source of frames, one sink, and the loop that moves them, run to completion.
 
 `pump` is the compiled loop: it calls the kernels of both ends through their addresses, puts the
-software stage between where the sink does not take what the source asks for, and ends when the source
-is empty, the sink has no room, or the budget is used up. `Flow` is its owner: a task of the process'
-loop that a doorbell or a readable descriptor kicks.
+software stage between where the sink does not take what the source asks for, and ends when the
+source is empty, the sink has no room, or the budget is used up. `Flow` is its owner: a task of the
+process' loop that a doorbell or a readable descriptor kicks.
 
     flow = Flow(loop, device_queue.kernels, tap_queue.kernels)
     doorbell.subscribe(flow.kick)

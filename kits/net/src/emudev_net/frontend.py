@@ -1,9 +1,9 @@
 """The compiler of kernels: from a function's Python source to LLVM's language.
 
 Kernels are integers and nothing else, so this is short: every value is an int64, every local has a
-place on the stack (LLVM turns those into registers), every helper is an internal function that LLVM
-inlines. numba would take the same functions, but its analysis of each costs a tenth of a second, and
-its import another half; this costs a millisecond, and LLVM's optimiser is the same.
+place on the stack (LLVM turns those into registers), every helper is an internal function that
+LLVM inlines. numba would take the same functions, but its analysis of each costs a tenth of a
+second, and its import another half; this costs a millisecond, and LLVM's optimiser is the same.
 
 What compiled code does where Python would raise or need a longer integer: sums wrap at 64 bits; a
 division by zero gives 0; a shift by 64 or more gives 0 (or the sign); a variable that was never

@@ -1,7 +1,8 @@
 """What a kernel consists of: the functions it reaches, checked, and a digest of all of it.
 
-The digest covers byte code and constants of the kernel, of each helper it reaches in whatever file,
-and the values of the module constants they use. Compiled code that is stored under it can't go stale.
+The digest covers byte code and constants of the kernel, of each helper it reaches in whatever
+file, and the values of the module constants they use. Compiled code that is stored under it can't
+go stale.
 
 Source: datapath.md section 7.
 """

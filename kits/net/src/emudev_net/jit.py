@@ -12,8 +12,8 @@ values are int64 when compiled: sums wrap at 64 bits and shifts drop bits, which
 don't (see `frontend`).
 
 `compile_now` and `compile_all` compile what they are given, or load it from the cache on disk.
-Without llvmlite, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as plain
-Python.
+Without llvmlite, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as
+plain Python.
 
 The rules are those of datapath.md, sections 4, 6 and 7.
 """
@@ -221,9 +221,9 @@ def compile_all(
 
     Args:
         kernels: As for `compile_now`.
-        done: Called when all are compiled (or none is to be) with None, or with what went wrong; the
-            plain functions work on in that case. Runs on the compiling thread (or on this one if
-            there is nothing to do): use it to call ``loop.call_threadsafe``.
+        done: Called when all are compiled (or none is to be) with None, or with what went wrong;
+            the plain functions work on in that case. Runs on the compiling thread (or on this one
+            if there is nothing to do): use it to call ``loop.call_threadsafe``.
         progress: Told in words what is done when it takes longer, on the compiling thread.
     """
     compilation = Compilation(list(kernels), done, progress)

@@ -1,7 +1,7 @@
 """From kernels to machine code: all functions of a package in one LLVM module, optimised at once.
 
-Everything but the entry points is internal, so that LLVM inlines and removes at will. The machine code
-refers to libc only. Only a cold cache leads here.
+Everything but the entry points is internal, so that LLVM inlines and removes at will. The machine
+code refers to libc only. Only a cold cache leads here.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def _prepare() -> None:
 def target_machine() -> Any:
     """LLVM's description of this machine.
 
-    The large code model: all references are whole addresses. The others keep 32-bit distances, between
-    parts of an object and to libc, which gigabytes of guest memory in between could break, and they
-    take addresses of libc from a table (GOT) that MCJIT mixes up between objects.
+    The large code model: all references are whole addresses. The others keep 32-bit distances,
+    between parts of an object and to libc, which gigabytes of guest memory in between could break,
+    and they take addresses of libc from a table (GOT) that MCJIT mixes up between objects.
     """
     _prepare()
     return llvm.Target.from_default_triple().create_target_machine(

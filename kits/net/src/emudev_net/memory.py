@@ -1,13 +1,13 @@
 """Guest memory for kernels: the memory table as words, and the only way to it by guest address.
 
 Guest addresses are 64 bits; in kernels they are signed numbers (2**63 and up are negative), as
-`load64` gives them. Whatever the guest says, an address that comes out of `translate` lies, with all
-of the length asked for, in one mapping that allows the access. Regions that are reached by message
-only are not in the table.
+`load64` gives them. Whatever the guest says, an address that comes out of `translate` lies, with
+all of the length asked for, in one mapping that allows the access. Regions that are reached by
+message only are not in the table.
 
 The words: number of rows, generation, the row that was hit last; from byte 64 on the rows, sorted,
-32 bytes each: first and last guest address (top bit flipped, so that signed numbers sort as unsigned
-ones), address in this process, access bits.
+32 bytes each: first and last guest address (top bit flipped, so that signed numbers sort as
+unsigned ones), address in this process, access bits.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class KernelTable:
 
     def __init__(self, table: MemoryTable) -> None:
         regions = [r for r in table.regions if r.host is not None]
-        # The last hit of an empty table is a row of impossible bounds: nothing but the address 2**63
-        # would lie within zeroes.
+        # The last hit of an empty table is a row of impossible bounds: the address 2**63 would lie
+        # within zeroes.
         self._words = Words(8 + 4 * max(1, len(regions)))
         words = self._words
         words[0] = len(regions)

@@ -1,9 +1,9 @@
 """Compiled kernels as object files: loaded from a cache, built where they are missing.
 
-A file holds the machine code of all kernels that one package asked for. Its name has a digest of all
-that the code depends on (see `graph`), so that a file is never changed and never stale, whoever shares
-the folder: it is written under another name and renamed. Its first 32 bytes are the SHA-256 of the
-rest. One that is cut off or damaged is built anew.
+A file holds the machine code of all kernels that one package asked for. Its name has a digest of
+all that the code depends on (see `graph`), so that a file is never changed and never stale,
+whoever shares the folder: it is written under another name and renamed. Its first 32 bytes are the
+SHA-256 of the rest. One that is cut off or damaged is built anew.
 
 Source: datapath.md section 7.
 """
@@ -43,8 +43,8 @@ _engines: Final[list[Any]] = []
 def cache_folder() -> Path:
     """Where object files are kept: $EMUDEV_CACHE, or emudev/kernels below $XDG_CACHE_HOME.
 
-    A folder that can't be written, or that others may write, is not used: compiled code comes out of
-    it. A temporary one of this process takes its place then, with a warning.
+    A folder that can't be written, or that others may write, is not used: compiled code comes out
+    of it. A temporary one of this process takes its place then, with a warning.
     """
     chosen = os.environ.get("EMUDEV_CACHE")
     if chosen:

@@ -4,13 +4,13 @@ Each is a plain Python function with a ctypes body; in compiled code the call be
 instruction or a call of libc (see `lowering`). Addresses are addresses of this process and are not
 checked: guest addresses go through `emudev_net.memory` first.
 
-Values are int64. Narrow loads are zero-extended; `load64` gives a signed number; stores keep the low
-bits. Numbers are little endian unless the name ends in ``be``. Plain loads and stores need no
+Values are int64. Narrow loads are zero-extended; `load64` gives a signed number; stores keep the
+low bits. Numbers are little endian unless the name ends in ``be``. Plain loads and stores need no
 alignment; those with an ordering, and the atomics, do.
 
 Ordering (datapath.md section 5): publish with a `*_release` store, take with a `*_acquire` load;
-`fence` between a store and a load of what another side stores. The Python bodies have no ordering of
-their own; one thread doesn't need any.
+`fence` between a store and a load of what another side stores. The Python bodies have no ordering
+of their own; one thread doesn't need any.
 
 Source: datapath.md sections 5 and 6.
 """
@@ -349,22 +349,22 @@ def errno() -> int:
 
 
 def read(fd: int, address: int, size: int) -> int:
-    """As read(2) into memory; returns bytes, or -1."""
+    """The system call, into memory at `address`; returns bytes, or -1."""
     return int(_libc.read(fd, address, size))
 
 
 def write(fd: int, address: int, size: int) -> int:
-    """As write(2) from memory; returns bytes, or -1."""
+    """The system call, from memory at `address`; returns bytes, or -1."""
     return int(_libc.write(fd, address, size))
 
 
 def readv(fd: int, vectors: int, count: int) -> int:
-    """As readv(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
+    """The system call, with `count` pairs of address and size (8 bytes each) at `vectors`."""
     return int(_libc.readv(fd, vectors, count))
 
 
 def writev(fd: int, vectors: int, count: int) -> int:
-    """As writev(2); `vectors` is the address of `count` pairs of address and size, 8 bytes each."""
+    """The system call, with `count` pairs of address and size (8 bytes each) at `vectors`."""
     return int(_libc.writev(fd, vectors, count))
 
 

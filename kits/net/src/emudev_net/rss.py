@@ -1,8 +1,8 @@
 """Receive side scaling: the Toeplitz hash, by table.
 
 For each half byte of the input there is a table of 16 results under the key; a hash is their
-exclusive or. The longest input is 36 bytes: two IPv6 addresses and two ports. All tables of a key take
-4.5 KiB, so that they stay in the first cache.
+exclusive or. The longest input is 36 bytes: two IPv6 addresses and two ports. All tables of a key
+take 4.5 KiB, so that they stay in the first cache.
 
 Source: avf.md section 7 (Microsoft's verification vectors are in the tests).
 """
@@ -102,6 +102,6 @@ def hash_frame(table: int, frame: int, parsed: int, ports: int) -> int:
         value = toeplitz(table, 0, frame + l3 + 12, 8)
     what = kind & 15
     l4 = load64(parsed + 8 * OUT_L4)
-    if ports and l4 != 0 and (what == WHAT_TCP or what == WHAT_UDP or what == WHAT_SCTP):
+    if ports and l4 != 0 and what in (WHAT_TCP, WHAT_UDP, WHAT_SCTP):
         value ^= toeplitz(table, size, frame + l4, 4)
     return value

@@ -468,9 +468,9 @@ def soften(stage: int, burst: int, rows: int) -> int:
         rows: Its rows, whole packets.
 
     Returns:
-        Rows made in the stage's own burst, whole packets; each last row has a note. Less than 0: the
-        first packet can't be expressed and was counted; so many rows of the source (negative) are
-        done with it.
+        Rows made in the stage's own burst, whole packets; each last row has a note. Less than 0:
+        the first packet can't be expressed and was counted; so many rows of the source (negative)
+        are done with it.
     """
     takes = load64(stage + 8 * S_TAKES)
     row = 0
