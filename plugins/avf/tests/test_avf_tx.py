@@ -439,6 +439,21 @@ def test_counters_only_grow(guest):
     assert guest.port.stats() == before
 
 
+def test_a_tail_that_was_latched_before_a_ring_is_set_up_anew_means_nothing(guest):
+    """Linux 6.12 writes no transmit tail when it opens a ring (`ethtool -G` under load)."""
+    guest.send(FRAME)
+    guest.peek()
+    guest.release()
+    tx = guest.port.tx[0]
+    tx.disable()
+    tx.doorbell.write(20)  # a doorbell of the old ring, still under way
+    tx.configure(tx.base, 32)
+    assert tx.enable()
+    assert guest.peek() == []
+    assert not tx.stopped
+    assert sum(tx.drops.values()) == 0
+
+
 def test_a_ring_that_is_not_configured_can_not_be_enabled(guests):
     guest = guests()
     guest.port.tx[0].configure(0, 0)

@@ -179,7 +179,12 @@ class TxRing(Ring):
         self._set(T_SCRATCH_END, self._scratch.address + 8 * TX_SCRATCH_WORDS)
 
     def configure(self, base: int, length: int) -> None:
-        """Set up the ring, disabled, head 0.
+        """Set up the ring, disabled, head 0 and tail 0.
+
+        Unlike a receive tail (avf.md 0, fact 5), one that was latched before means nothing: Linux
+        writes none when it opens a ring anew, and after a reset or `ip link set down` the last one of
+        the old ring may still be there. Seen with Linux 6.12, `ethtool -G` under load: the device
+        read descriptors that nobody had written, or found the tail outside the smaller ring.
 
         Args:
             base: Guest address; 0 leaves it unconfigured.
@@ -189,6 +194,7 @@ class TxRing(Ring):
             ValueError: Out of range.
         """
         self._configure(base, length)
+        self._set(Q_TAIL, 0)
 
 
 class RxRing(Ring):

@@ -356,13 +356,13 @@ class Vf:
         """
         tails = [ring.doorbell.value for ring in (*self.port.rx, *self.port.tx)]
         self.port.reset()
-        for ring, tail in zip((*self.port.rx, *self.port.tx), tails, strict=True):
-            ring.doorbell.write(tail)
         self.state, self.lasting = state, lasting
         for queue, setup in state.rx.items():
             self.set_rx(queue, setup)
         for queue, setup in state.tx.items():
             self.set_tx(queue, setup)
+        for ring, tail in zip((*self.port.rx, *self.port.tx), tails, strict=True):
+            ring.doorbell.write(tail)
         for queue, vector in state.rx_vectors.items():
             self.port.map_queue(True, queue, vector)
         for queue, vector in state.tx_vectors.items():
