@@ -1,8 +1,8 @@
 """What the combinations know of plugins that need more than their name.
 
 A transport or backend that is not here gets no keys: if its configuration then misses a required
-one, its combinations are skipped with that reason. A provider without a driver here is taken through
-its life and its register accesses, but carries no frames.
+one, its combinations are skipped with that reason. A provider without a driver here is taken
+through its life and its register accesses, but carries no frames.
 """
 
 from __future__ import annotations

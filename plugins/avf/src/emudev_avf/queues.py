@@ -182,8 +182,8 @@ class TxRing(Ring):
         """Set up the ring, disabled, head 0 and tail 0.
 
         Unlike a receive tail (avf.md 0, fact 5), one that was latched before means nothing: Linux
-        writes none when it opens a ring anew, and after a reset or `ip link set down` the last one of
-        the old ring may still be there. Seen with Linux 6.12, `ethtool -G` under load: the device
+        writes none when it opens a ring anew, and after a reset or `ip link set down` the last one
+        of the old ring may still be there. Seen with Linux 6.12, `ethtool -G` under load: the device
         read descriptors that nobody had written, or found the tail outside the smaller ring.
 
         Args:
