@@ -7,6 +7,8 @@ reset, the other outlives the resets of the VF. Source: avf.md sections 2.4, 4.5
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import attrs
@@ -20,11 +22,20 @@ from .virtchnl.limits import HENA_CAPS
 from .virtchnl.messages import PfEvent
 from .virtchnl.opcodes import Cap, EventCode, Op, legacy_speed
 
-__all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState"]
+__all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState", "host_time"]
 
 SEVERITY_RESET: Final = 255
 PROMISCUOUS_UNICAST: Final = 1
 PROMISCUOUS_MULTICAST: Final = 2
+
+
+def host_time() -> int:
+    """The host's CLOCK_REALTIME, ns since 1970: what a guest reads as the clock of its NIC.
+
+    UTC like the KVM clock, and not TAI, for a host's CLOCK_TAI only differs from UTC once a time
+    daemon has told its kernel by how much. Corrections of the host's clock show, steps too.
+    """
+    return time.clock_gettime_ns(time.CLOCK_REALTIME)
 
 
 @attrs.frozen
@@ -123,6 +134,7 @@ class Vf:
         mac: Its configured MAC address.
         port: Its data plane.
         outside: The device.
+        clock: What a guest reads as the clock of its NIC, ns since 1970.
 
     Attributes:
         state: What every reset clears.
@@ -131,11 +143,20 @@ class Vf:
         speed: Speed of the link, Mbit/s.
     """
 
-    def __init__(self, config: AvfConfig, mac: bytes, port: Port, outside: Outside) -> None:
+    def __init__(
+        self,
+        config: AvfConfig,
+        mac: bytes,
+        port: Port,
+        outside: Outside,
+        *,
+        clock: Callable[[], int] = host_time,
+    ) -> None:
         self.config = config
         self.mac = mac
         self.port = port
         self.outside = outside
+        self.clock = clock
         self.link = False
         self.speed = config.link_speed
         self.state = VfState()

@@ -2,7 +2,7 @@
 
 Requests with a row of elements are a head and an element here; `handlers.elements` takes them
 apart.
-Source: avf.md sections 4.2, 4.5, 4.6 and 4.7 (virtchnl.h).
+Source: avf.md sections 4.2, 4.5, 4.6, 4.7 and 4.10 (virtchnl.h).
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ __all__ = [
     "GetVfResources",
     "IrqMapHead",
     "PfEvent",
+    "PhcTime",
     "Promiscuous",
+    "PtpCaps",
+    "PtpCapsBehindRegs",
     "QueueSelect",
     "RequestQueues",
     "RssHena",
@@ -306,3 +309,37 @@ class VlanSetting(Wire):
     inner_ethertype: int = u32("ethertypes of inner tags, a set of VlanSupport", default=0)
     vport_id: int = u16("the VSI", default=0)
     pad1: bytes = raw(6, "zero", default=bytes(6))
+
+
+@wire(size=48)
+class PtpCaps(Wire):
+    """PTP_GET_CAPS, both ways, as Linux has it: the flags come first, the rest is reserved."""
+
+    caps: int = u32("a set of PtpCap: wanted; in the reply granted", default=0)
+    reserved: bytes = raw(44, "zero", default=bytes(44))
+
+
+@wire(size=48)
+class PtpCapsBehindRegs(Wire):
+    """PTP_GET_CAPS, both ways, as DPDK has it: the flags come behind the place of the registers."""
+
+    clock_hi: int = u32("offset of the clock's upper half, with PHC_REGS", default=0)
+    clock_lo: int = u32("offset of the clock's lower half, with PHC_REGS", default=0)
+    pcie_region: int = u8("BAR of both, with PHC_REGS", default=0)
+    reserved1: bytes = raw(15, "zero", default=bytes(15))
+    caps: int = u32("a set of PtpCap: wanted; in the reply granted", default=0)
+    max_adj: int = s32("largest change of the frequency, ppb, with WRITE_PHC", default=0)
+    tx_tstamp_idx: int = u8("the timestamp register, with TX_TIMESTAMP", default=0)
+    n_ext_ts: int = u8("external timestamps", default=0)
+    n_per_out: int = u8("periodic outputs", default=0)
+    n_pins: int = u8("pins", default=0)
+    tx_tstamp_format: int = u8("format of transmit timestamps, with TX_TIMESTAMP", default=0)
+    reserved2: bytes = raw(11, "zero", default=bytes(11))
+
+
+@wire(size=16)
+class PhcTime(Wire):
+    """PTP_GET_TIME; the request's contents do not count."""
+
+    time: int = u64("the clock, ns since 1970", default=0)
+    reserved: bytes = raw(8, "zero", default=bytes(8))

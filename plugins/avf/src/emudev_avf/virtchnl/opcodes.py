@@ -1,6 +1,6 @@
 """Numbers of virtchnl: opcodes, status codes, capability flags, events, link speeds.
 
-Source: avf.md sections 4.1, 4.3, 4.4 and 4.5 (virtchnl.h).
+Source: avf.md sections 4.1, 4.3, 4.4, 4.5 and 4.10 (virtchnl.h).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = [
     "Cap",
     "EventCode",
     "Op",
+    "PtpCap",
     "Status",
     "VlanSupport",
     "legacy_speed",
@@ -58,6 +59,8 @@ class Op(enum.IntEnum):
     DISABLE_VLAN_INSERTION_V2 = 57
     ENABLE_VLAN_FILTERING_V2 = 58
     DISABLE_VLAN_FILTERING_V2 = 59
+    PTP_GET_CAPS = 60
+    PTP_GET_TIME = 61
 
 
 class Status(enum.IntEnum):
@@ -117,6 +120,7 @@ DEFAULT_CAPS: Final = (
     | Cap.VLAN_V2
     | Cap.RSS_PF
     | Cap.USO
+    | Cap.PTP
 )
 
 #: Everything that is implemented: what ``caps=`` may offer.
@@ -140,6 +144,16 @@ class AddressType(enum.IntEnum):
     LEGACY = 0
     PRIMARY = 1
     EXTRA = 2
+
+
+class PtpCap(enum.IntFlag):
+    """What a driver may do with the clock, in PTP_GET_CAPS."""
+
+    TX_TIMESTAMP = 0x01
+    RX_TIMESTAMP = 0x02
+    READ_PHC = 0x04
+    WRITE_PHC = 0x08
+    PHC_REGS = 0x10
 
 
 class VlanSupport(enum.IntFlag):
