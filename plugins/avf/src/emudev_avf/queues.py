@@ -183,7 +183,7 @@ class TxRing(Ring):
 
         Unlike a receive tail (avf.md 0, fact 5), one that was latched before means nothing: Linux
         writes none when it opens a ring anew, and after a reset or `ip link set down` the last one
-        of the old ring may still be there. Seen with Linux 6.12, `ethtool -G` under load: the device
+        of the old ring may still be there. Seen with Linux 6.12 at `ethtool -G` under load: one
         read descriptors that nobody had written, or found the tail outside the smaller ring.
 
         Args:
