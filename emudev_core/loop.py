@@ -54,6 +54,12 @@ class Watch:
                 self._loop._epoll.unregister(self.fd)
             except OSError:  # the descriptor was closed first: epoll has forgotten it already
                 log.debug("descriptor %d was closed before its watch", self.fd)
+        # Whoever keeps the watch is often what the callback belongs to: no cycle may be left.
+        self.callback = _nothing
+
+
+def _nothing(events: int) -> None:
+    """The callback of a closed watch."""
 
 
 class Timer:

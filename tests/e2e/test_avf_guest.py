@@ -3,6 +3,7 @@
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_five_boots_on_one_server_leave_it_as_it_was(server, guest):
     assert last.threads == first.threads
     assert last.anonymous - first.anonymous < SLACK, [used.anonymous for used in after]
     # Nothing of a guest's memory stays mapped.
-    maps = open(f"/proc/{server.pid}/maps").read()  # noqa: SIM115
+    maps = Path(f"/proc/{server.pid}/maps").read_text()
     assert not re.search(r"memfd:.*mem", maps)
 
 

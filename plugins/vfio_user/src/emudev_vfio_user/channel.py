@@ -54,6 +54,11 @@ class Link:
         self.answering = answering
 
 
+#: The link of a channel whose connection has gone. Tables of guest memory may outlive the session,
+#: and must not keep it.
+_CUT: Final = Link(lambda message: False, lambda seconds: False, lambda: False)
+
+
 @attrs.define(eq=False)
 class _Request:
     msg_id: int
@@ -162,7 +167,11 @@ class MessageDma:
         return True
 
     def close(self) -> None:
-        """Forget what waits; whoever waits is told."""
+        """Forget the connection and what waits; whoever waits, or asks later, is told."""
+        self._forget()
+        self._link = _CUT
+
+    def _forget(self) -> None:
         self._queue.clear()
         self.queued = 0
         self._pending = None
@@ -207,7 +216,7 @@ class MessageDma:
         size = HEADER + DmaAccess.SIZE + len(data)
         head = Header(msg_id=request.msg_id, command=command, msg_size=size)
         if not self._link.send(head.pack() + DmaAccess(address, count).pack() + data):
-            self.close()
+            self._forget()
         return request
 
     def _await(self, request: _Request) -> None:

@@ -132,7 +132,8 @@ class Receiver:
         limit: Length of the longest message, bytes.
 
     Attributes:
-        buffer: What came; `Message` points into it.
+        buffer: What came; `Message` points into it. Grows in place up to `limit` and a receive, as
+            long messages come: most clients send none.
         end: Bytes of `buffer` in use: 0 if all that came before has been handed out and forgotten.
         fds_lost: Whether the message at hand had more descriptors than could be received.
     """
@@ -141,7 +142,7 @@ class Receiver:
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
-        self.buffer = bytearray(limit + _ROOM)
+        self.buffer = bytearray(min(2 * _ROOM, limit + _ROOM))
         self._view = memoryview(self.buffer)
         self._start = 0
         self.end = 0
@@ -167,11 +168,17 @@ class Receiver:
                 self._start = self.end = 0
         elif len(self.buffer) - end < _ROOM:
             # The rest of a message needs more room: what is there moves to the front. A message is
-            # at most `limit` long, so the room behind it is at least _ROOM then.
+            # at most `limit` long, so the room behind it is at least _ROOM then, if need be in a
+            # buffer of twice the size.
             size = end - start
             self._view[:size] = self._view[start:end]
             self._move_marks(start)
             self._start, self.end = 0, size
+            have = len(self.buffer)
+            if have - size < _ROOM:
+                self._view.release()
+                self.buffer.extend(bytes(min(have, self._limit + _ROOM - have)))
+                self._view = memoryview(self.buffer)
         return self._view[self.end : self.end + _ROOM]
 
     def received(self, size: int, fds: list[int] | None = None, lost: bool = False) -> None:

@@ -283,7 +283,8 @@ class Session:
         try:
             self._serve_messages()
         except FrameError as exc:
-            log.warning("%s: %s: %s", self.device.name, self.client, exc)
+            # As text: a handler that keeps records would keep the session by the traceback.
+            log.warning("%s: %s: %s", self.device.name, self.client, str(exc))
             if exc.answer:
                 self._out.gathered.append(error_reply(exc.msg_id, exc.command, exc.errno))
             self._flush()
@@ -488,6 +489,7 @@ class Session:
         self.phase = step(self.phase, PhaseEvent.LEAVE)
         if self._stall is not None:
             self._stall.cancel()
+            self._stall = None
         self._watch.close()
         self._sock.close()
         self.channel.close()
@@ -505,7 +507,9 @@ class Session:
         if self.phase is not Phase.LEAVING or self._run is not None:
             return
         self._receiver.close()
-        self._run = Run(self.loop, take_back(self), self._cleared, self._overdue)
+        run = Run(self.loop, take_back(self), self._cleared, self._overdue)
+        if not run.finished:
+            self._run = run
 
     def _overdue(self) -> None:
         self.device.fail(f"did not let go of {self.client}'s memory within {LIMIT} s")
@@ -514,4 +518,5 @@ class Session:
         if error is not None:  # each step has a guard of its own
             log.error("%s: taking back from %s", self.device.name, self.client, exc_info=error)
         self.phase = step(self.phase, PhaseEvent.CLEARED)
+        self._run = None
         self._gone()

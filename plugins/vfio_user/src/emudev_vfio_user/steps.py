@@ -62,6 +62,7 @@ class Run(Generic[T]):
                 self._finish(stop.value, None)
                 return
             except Exception as exc:
+                error = None  # its traceback holds this frame, and this frame must not hold it
                 self._finish(None, exc)
                 return
             if not later.done:
@@ -90,4 +91,7 @@ class Run(Generic[T]):
 
     def _finish(self, result: T | None, error: BaseException | None) -> None:
         self.finished = True
-        self._done(result, error)
+        done = self._done
+        # Whoever keeps the run is often what these belong to: no cycle may be left.
+        del self._done, self._late, self._procedure
+        done(result, error)
