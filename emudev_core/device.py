@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections import abc
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from . import later as _later
@@ -29,6 +30,7 @@ from .memory import MemoryRegion, MemoryTable
 from .queues import DeviceInfo, Doorbell, IrqInfo, QueueInfo
 from .regions import IrqGroup, RegionInfo, ResetKind
 from .relay import Failure, Member, Relay, report
+from .runners import Runner, Runners
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ class Device:
         config: The provider's configuration, None until it is known.
         error: Why it is in error; empty unless it is.
         address: Where it is reachable while it is started, such as ``vfio_user:/run/avf0.sock``.
+        paused: ``with device.paused():`` keeps queue kernels at rest that run on other threads
+            (`runners`); for a provider, around whatever must not change under them. Nothing but a
+            call without such threads.
     """
 
     def __init__(self, name: str, id: int, stem: str, loop: Loop | None = None) -> None:
@@ -103,6 +108,8 @@ class Device:
         self.address = ""
         self._channels: list[EventChannel] = []
         self._calls: dict[str, Callable[..., Any]] = {}
+        self._runners = Runners()
+        self.paused: Callable[[], AbstractContextManager[None]] = self._runners.paused
         self._relay = Relay(name, self._rebind)
         self._sequence = Sequence(self, self._relay)
 
@@ -173,6 +180,20 @@ class Device:
 
     def _report(self, failures: abc.Sequence[Failure]) -> None:
         report(self.name, failures)
+
+    # -- kernels on other threads
+
+    def add_runner(self, runner: Runner) -> None:
+        """Have `paused` pause this one too, before it calls any kernel of the device.
+
+        Args:
+            runner: The backend's own; removed again before it goes.
+        """
+        self._runners.add(runner)
+
+    def remove_runner(self, runner: Runner) -> None:
+        """Undo `add_runner`, once it calls no kernel any more; an unknown one is ignored."""
+        self._runners.remove(runner)
 
     # -- errors and events
 
@@ -289,7 +310,9 @@ class Device:
 
         if self.state in (State.ALLOCATED, State.ERROR, State.CLOSED):
             raise LifecycleError(f"{self.name} is {self.state.value}: it has nothing to save")
-        record = {"format": 1, "stem": self.stem, "state": self._ask("emudev_save")}
+        with self.paused():
+            state = self._ask("emudev_save")
+        record = {"format": 1, "stem": self.stem, "state": state}
         return msgspec.msgpack.encode(record)
 
     def restore(self, data: bytes) -> None:

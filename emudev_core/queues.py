@@ -79,8 +79,9 @@ class QueueKernel(Protocol):
 class QueueKernels:
     """How frames leave and enter a queue; design section 5, "A packet".
 
-    All run on one thread at a time for one device. `burst` is the address of an ``int64[n, 8]``
-    table; counts are rows, always of whole packets.
+    All run on one thread at a time for one device, or for one queue if the device says so
+    (`DeviceInfo.parallel`); none within `Device.paused`. `burst` is the address of an
+    ``int64[n, 8]`` table; counts are rows, always of whole packets.
 
     Attributes:
         state: Address of the queue's int64 words, good until the device is closed.
@@ -245,6 +246,8 @@ class DeviceInfo:
         doorbells: Number of doorbells.
         max_frame: Largest frame the device can take towards the guest, bytes, without FCS; 0 if
             none.
+        parallel: Kernels of different queues may run on different threads at the same time; those
+            of one queue on one at a time.
     """
 
     type: str
@@ -253,3 +256,4 @@ class DeviceInfo:
     vectors: int = 0
     doorbells: int = 0
     max_frame: int = 0
+    parallel: bool = False
