@@ -54,6 +54,7 @@ class Probe(PciFunction):
         self.pcie = config.pcie
         super().__init__(config, context)
         self.told = []
+        self.after = []
         self.answer = True
         self.words = (ctypes.c_uint32 * 2)()
         base = ctypes.addressof(self.words)
@@ -86,6 +87,9 @@ class Probe(PciFunction):
     def on_reset(self, kind):
         self.told.append(kind)
         return self.answer
+
+    def after_reset(self, kind):
+        self.after.append((kind, self.regs.PLAIN, self.vectors[3].pending))
 
     def on_bus_master(self, enabled):
         self.told.append(("bus master", enabled))
@@ -335,6 +339,7 @@ def test_resets_keep_vectors_and_memory_and_forget_the_rest(make, how):
     getattr(guest, how)()
     kind = ResetKind.POWER if how == "reset" else ResetKind.FUNCTION
     assert [t for t in probe.told if t != ("soon", 1)][:2] == [kind, ("bus master", False)]
+    assert probe.after == [(kind, 5, False)]
     assert guest.bar[0].PLAIN == 5
     assert guest.bar[0].TAIL[1] == 0
     assert guest.config.read32(0x10) == 4

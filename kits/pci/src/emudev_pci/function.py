@@ -376,12 +376,12 @@ class PciFunction(Overrides):
             quiet.finish()
         answer = self.on_reset(kind)
         if isinstance(answer, Later) and not answer.done:
-            answer.then(lambda done: self._finish_reset())
+            answer.then(lambda done: self._finish_reset(kind))
         else:
-            self._finish_reset()
+            self._finish_reset(kind)
         return answer
 
-    def _finish_reset(self) -> None:
+    def _finish_reset(self, kind: ResetKind) -> None:
         self._deferred.clear()
         for file in self.bar_regs.values():
             file.reset()
@@ -392,6 +392,7 @@ class PciFunction(Overrides):
             vector.reset()
         self.intx_line.reset()
         self.config_events.apply()
+        self.after_reset(kind)
         self.post_event(Event(EventKind.RESET))
 
     @hookimpl

@@ -32,6 +32,13 @@ class Overrides:
         """
         return True
 
+    def after_reset(self, kind: ResetKind) -> None:
+        """Set the registers whose value after a reset is not that of the map.
+
+        Called at the end of each reset, when everything is at its reset value. A register that
+        starts with what the configuration says is set here and in ``__init__``.
+        """
+
     def on_memory(self, table: MemoryTable) -> None:
         """Guest memory changed; `table` is the new snapshot, whatever `bus_master` says."""
 
