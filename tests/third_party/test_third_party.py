@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,19 +17,11 @@ NEEDS = [name for name in ("emudev_pci", "emudev_vfio_user") if not importlib.ut
 pytestmark = pytest.mark.skipif(bool(NEEDS), reason=f"not installed: {', '.join(NEEDS)}")
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """What `pip install` of the copy gives: an environment in which python finds it."""
-    folder = tmp_path_factory.mktemp("third-party")
-    shutil.copytree(SOURCE, folder / "acme-dice")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    command += ["--no-deps", "--target", str(folder / "site"), str(folder / "acme-dice")]
-    if importlib.util.find_spec("hatchling"):
-        command.append("--no-build-isolation")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def environment(acme_site):
+    """An environment in which python finds it, as it does in that of `pip install`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EMUDEV_")}
-    path = os.pathsep.join(filter(None, [str(folder / "site"), kept.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(acme_site), kept.get("PYTHONPATH")]))
     return {**kept, "PYTHONPATH": path}
 
 

@@ -28,10 +28,9 @@ class Dice(PciFunction):
         super().__init__(config, context)
         self.regs.SIDES = config.sides
 
-    def on_reset(self, kind):
+    def after_reset(self, kind):
         """Back to the configured number of sides."""
         self.regs.SIDES = self.config.sides
-        return True
 
     @MAP.on_write("SIDES")
     def sides(self, value):
