@@ -1,3 +1,5 @@
 """Fixtures of the kit itself."""
 
-pytest_plugins = ["emudev_pci.testing"]
+from emudev_pci.testing import emudev_function, emudev_host, emudev_plugins
+
+__all__ = ["emudev_function", "emudev_host", "emudev_plugins"]
