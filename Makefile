@@ -35,7 +35,7 @@ lab: $(TOX)
 	    fi; \
 	fi
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    $(TOX) run -q -e lab; \
+	    $(TOX) run -q -e prepare; \
 	else \
 	    echo "the guest lab is prepared by root on Debian; its tests are skipped" >&2; \
 	fi
