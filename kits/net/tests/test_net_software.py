@@ -36,7 +36,8 @@ from emudev_net.burst import (
 from emudev_net.checksum import CRC32C_TABLE
 from emudev_net.jit import jit_wanted
 from emudev_net.primitives import Words
-from emudev_net.software import (
+from emudev_net.software import settle, soften
+from emudev_net.stage import (
     NOTE,
     S_CRC,
     S_MALFORMED,
@@ -48,8 +49,6 @@ from emudev_net.software import (
     S_TAKES,
     SLOT,
     STAGE_WORDS,
-    settle,
-    soften,
 )
 from emudev_net.testing import Probe
 from emudev_net.testing import probes as compile_probes

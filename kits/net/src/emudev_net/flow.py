@@ -24,7 +24,8 @@ from .burst import FIRST, FLAGS, ROW, Burst
 from .checksum import CRC32C_TABLE
 from .jit import Kernel, inline, queue_kernel
 from .primitives import Words, call3, drop_handle, load64, plain_handle, store64
-from .software import (
+from .software import needs_software, settle, soften
+from .stage import (
     NOTE,
     S_CRC,
     S_MALFORMED,
@@ -36,9 +37,6 @@ from .software import (
     S_TAKES,
     SLOT,
     STAGE_WORDS,
-    needs_software,
-    settle,
-    soften,
 )
 
 __all__ = ["KERNELS", "Flow", "Outcome", "pump"]
