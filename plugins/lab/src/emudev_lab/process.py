@@ -71,8 +71,10 @@ def spawn(
         environment: Default: this process' own.
         descriptors: Further descriptors that it inherits; they stay the caller's.
     """
+    # The parent may have died before its child asked to die with it: the shell looks for that.
+    guard = ["sh", "-c", f'[ "$PPID" = {os.getpid()} ] && exec "$@"', "sh"]
     return subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *arguments],
+        ["setpriv", "--pdeathsig", "KILL", "--", *guard, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=errors,
