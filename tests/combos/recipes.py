@@ -22,6 +22,10 @@ import pytest
 from emudev_core.host import Host
 from emudev_core.plugins import Plugins
 
+# Source: Linux, include/linux/socket.h, include/uapi/linux/if_packet.h.
+SOL_PACKET = 263
+PACKET_QDISC_BYPASS = 20
+
 #: Keys of transports; ``{folder}`` is a short empty folder.
 TRANSPORT_KEYS = {"vfio_user": "path={folder}/s"}
 
@@ -130,6 +134,9 @@ def _tap() -> Iterator[Far]:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
             raw.bind((name, 3))
             raw.setblocking(False)
+            # The kernel attaches an interface's queue up to a second after its carrier came and
+            # drops what is sent until then. Source: Linux, net/core/link_watch.c.
+            raw.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
 
             def receive(fits: Callable[[bytes], bool], turn: Callable[[], None]) -> bytes | None:
                 for _ in range(200):
