@@ -1,5 +1,6 @@
 """Primitives do the same compiled and as plain Python."""
 
+import ctypes
 import errno as numbers
 import os
 import struct
@@ -184,6 +185,23 @@ def test_an_eventfd_is_signalled(call):
     finally:
         os.close(fd)
     assert call(p.signal_eventfd, -1) == -1
+
+
+def test_poll_tells_which_descriptors_are_ready(call):
+    ready, idle = (os.eventfd(n, os.EFD_NONBLOCK) for n in (1, 0))
+    records = Words(3)
+    try:
+        # i32 descriptor, i16 events, i16 result; POLLIN is 1, POLLOUT 4
+        packed = struct.pack("<ihhihhihh", ready, 1, 0, idle, 1, 0, -1, 1, 0)
+        ctypes.memmove(records.address, packed, len(packed))
+        assert call(p.poll, records.address, 3, -1) == 1
+        results = struct.unpack("<ihhihhihh", ctypes.string_at(records.address, 24))[2::3]
+        assert results == (1, 0, 0)
+        assert call(p.poll, records.address + 8, 2, 0) == 0
+    finally:
+        os.close(ready)
+        os.close(idle)
+    assert call(p.poll, 1, 1, 0) == -1  # no such address
 
 
 @pytest.mark.skipif(not jit_wanted(), reason="kernels are not compiled here")

@@ -8,7 +8,8 @@ process' loop that a doorbell or a readable descriptor kicks.
     flow = Flow(loop, device_queue.kernels, tap_queue.kernels)
     doorbell.subscribe(flow.kick)
 
-All of it runs on the loop's thread, without the interpreter's lock while frames move.
+All of it runs on the loop's thread, without the interpreter's lock while frames move; or a worker
+runs it (`workers`), and a kick only wakes that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import enum
 from collections.abc import Callable
 from typing import Final
 
+from emudev_core.errors import ConfigError
 from emudev_core.loop import Loop
 from emudev_core.queues import Offload, QueueKernel, QueueKernels
 
@@ -216,6 +218,7 @@ class Flow:
         self._on_blocked = on_blocked
         self._budget = budget
         self._task = loop.task(self._turn)
+        self._mark: Callable[[], None] = self._task.mark
         self._closed = False
         self._handles: list[int] = []
         words = self.words = Words(FLOW_WORDS)
@@ -291,9 +294,9 @@ class Flow:
         }
 
     def kick(self) -> None:
-        """Look for work at the end of this turn of the loop."""
+        """Look for work at the end of this turn of the loop, or have its worker look."""
         if not self._closed:
-            self._task.mark()
+            self._mark()
 
     def run(self) -> Outcome:
         """Look for work now, once."""
@@ -310,8 +313,25 @@ class Flow:
     def _turn(self) -> None:
         self.run()
 
+    def hand_over(self, wake: Callable[[], None], rows: int) -> None:
+        """Let a worker run it from now on; nobody calls `run` any more, and nothing is called back.
+
+        Args:
+            wake: What `kick` does now.
+            rows: Rows that are peeked at one time; a packet may take 128 of them.
+
+        Raises:
+            ConfigError: A kernel is not compiled: nobody but the loop's thread can run it.
+        """
+        if self._bind() is not pump:
+            raise ConfigError(
+                "workers run compiled kernels only, and some of these are not", hint="workers=0"
+            )
+        self.words[CAPACITY] = min(rows, PEEK_ROWS)
+        self._mark = wake
+
     def restart(self) -> None:
-        """Forget a frame that was half moved: the source was reset."""
+        """Forget a frame that was half moved: the source was reset. Its worker rests meanwhile."""
         self.words[S_RESUME] = 0
 
     def close(self) -> None:

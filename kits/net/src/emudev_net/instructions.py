@@ -16,7 +16,15 @@ from . import primitives as p
 __all__ = ["BODIES", "DECLARATIONS", "SYMBOLS"]
 
 #: Functions of libc that compiled code may refer to.
-SYMBOLS: Final = ("read", "write", "readv", "writev", "__errno_location", "clock_gettime")
+SYMBOLS: Final = (
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "poll",
+    "__errno_location",
+    "clock_gettime",
+)
 
 DECLARATIONS: Final = """
 declare i16 @llvm.bswap.i16(i16)
@@ -32,6 +40,7 @@ declare i64 @read(i32, ptr, i64)
 declare i64 @write(i32, ptr, i64)
 declare i64 @readv(i32, ptr, i32)
 declare i64 @writev(i32, ptr, i32)
+declare i32 @poll(ptr, i64, i32)
 declare ptr @__errno_location()
 declare i32 @clock_gettime(i32, ptr)
 """
@@ -134,6 +143,13 @@ store i64 1, ptr %one
 %r = call i64 @write(i32 %f, ptr %one, i64 8)
 ret i64 %r"""
 
+# nfds_t is an unsigned long: 64 bits wherever this is compiled.
+_POLL: Final = """%p = inttoptr i64 %a to ptr
+%t = trunc i64 %c to i32
+%r = call i32 @poll(ptr %p, i64 %b, i32 %t)
+%v = sext i32 %r to i64
+ret i64 %v"""
+
 #: The body of each primitive's function; its arguments are %a, %b, ...
 BODIES: Final[dict[Callable[..., Any], str]] = {
     p.load8: _load(8),
@@ -177,6 +193,7 @@ BODIES: Final[dict[Callable[..., Any], str]] = {
         "%p = call ptr @__errno_location()\n%v = load i32, ptr %p\n"
         "%r = sext i32 %v to i64\nret i64 %r"
     ),
+    p.poll: _POLL,
     p.signal_eventfd: _SIGNAL,
     p.read: _io("read", "i64"),
     p.write: _io("write", "i64"),

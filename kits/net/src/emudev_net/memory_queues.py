@@ -137,6 +137,15 @@ class MemorySource:
         self.kernels = QueueKernels(self._words.address, peek, None, release, None)
 
     @property
+    def shown(self) -> int:
+        """Rows that `peek` may show, whole packets; all of them at first."""
+        return self._words[_TAIL // 8]
+
+    @shown.setter
+    def shown(self, rows: int) -> None:
+        self._words[_TAIL // 8] = rows
+
+    @property
     def released(self) -> int:
         """Rows that were released since the last start."""
         return self._words[_HEAD // 8]

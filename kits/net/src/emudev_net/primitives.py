@@ -51,6 +51,7 @@ __all__ = [
     "load64be",
     "now_ns",
     "pause",
+    "poll",
     "read",
     "readv",
     "shift_right64",
@@ -87,6 +88,9 @@ for _name in ("readv", "writev"):
     _function = getattr(_libc, _name)
     _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
     _function.restype = ctypes.c_ssize_t
+
+_libc.poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
+_libc.poll.restype = ctypes.c_int
 
 _MASK: Final = (1 << 64) - 1
 
@@ -368,6 +372,20 @@ def writev(fd: int, vectors: int, count: int) -> int:
     return int(_libc.writev(fd, vectors, count))
 
 
+def poll(descriptors: int, count: int, timeout: int) -> int:
+    """The system call, with `count` records of ``struct pollfd`` (8 bytes each) at `descriptors`.
+
+    Args:
+        descriptors: Address: i32 descriptor (negative: not looked at), i16 events, i16 result.
+        count: Records.
+        timeout: Milliseconds; negative waits for ever.
+
+    Returns:
+        Descriptors that are ready, 0 after the timeout, or -1.
+    """
+    return int(_libc.poll(descriptors, count, timeout))
+
+
 def signal_eventfd(fd: int) -> int:
     """Add one to an eventfd; returns 8, or -1 if it can't be written."""
     try:
@@ -471,5 +489,6 @@ ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
     write,
     readv,
     writev,
+    poll,
     signal_eventfd,
 }
