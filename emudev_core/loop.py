@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 
+#: Descriptors that one look reports: room is made for as many each time. The kernel goes on behind
+#: them at the next look, so none is forgotten.
+_AT_ONCE: Final = 32
+
 
 class Watch:
     """A descriptor that the loop looks at; close it before the descriptor."""
@@ -173,14 +177,30 @@ class Loop:
     def run(self) -> None:
         """Turn until `stop`."""
         self._stopping = False
+        while not self._stopping:
+            try:
+                self._run()
+            except Exception as exc:
+                if not self._goes_on(exc):
+                    raise
+
+    def _run(self) -> None:
+        """Turn until `stop`, as `turn(0.0)` does, with as little as can be between two looks."""
         spin = self.spin / 1e6
         clock = time.monotonic
+        poll = self._epoll.poll
+        timers, fresh = self._timers, self._fresh
+        marked, soon, foreign = self._marked, self._soon, self._foreign
         last = clock()
         while not self._stopping:
-            if self.turn(0.0):
+            if fresh:
+                fresh.clear()
+            found = poll(0.0, _AT_ONCE)
+            if found or marked or soon or foreign or (timers and timers[0][0] <= clock()):
+                self._work(found)
                 last = clock()
             elif clock() - last >= spin:
-                self.turn(None)
+                self._turn(None)
                 last = clock()
 
     def stop(self) -> None:
@@ -198,12 +218,18 @@ class Loop:
         try:
             return self._turn(timeout)
         except Exception as exc:
-            watch, self._calling = self._calling, None
-            if self.on_error is None or not self.on_error(exc):
+            if not self._goes_on(exc):
                 raise
-            if watch is not None:
-                watch.close()  # its descriptor would be ready again at once, for ever
             return True
+
+    def _goes_on(self, exc: Exception) -> bool:
+        """Whether the loop may go on after what a callback raised."""
+        watch, self._calling = self._calling, None
+        if self.on_error is None or not self.on_error(exc):
+            return False
+        if watch is not None:
+            watch.close()  # its descriptor would be ready again at once, for ever
+        return True
 
     def _turn(self, timeout: float | None) -> bool:
         if self._marked or self._soon or self._foreign:
@@ -211,10 +237,14 @@ class Loop:
         elif self._has_timer():
             left = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = left if timeout is None else min(timeout, left)
-        busy = False
         if self._fresh:
             self._fresh.clear()
-        for fd, events in self._epoll.poll(timeout):
+        return self._work(self._epoll.poll(timeout, _AT_ONCE))
+
+    def _work(self, found: list[tuple[int, int]]) -> bool:
+        """Serve the descriptors found, and all else that is due; whether there was anything."""
+        busy = False
+        for fd, events in found:
             busy = True
             watch = self._watches.get(fd)
             if watch is not None:

@@ -240,21 +240,46 @@ def test_an_idle_loop_sleeps(loop):
     assert time.process_time() - before < 0.05
 
 
+class Looks:
+    """An epoll that notes how long each look may last."""
+
+    def __init__(self, epoll):
+        self._epoll = epoll
+        self.timeouts = []
+
+    def poll(self, timeout, *most):
+        self.timeouts.append(timeout)
+        return self._epoll.poll(timeout, *most)
+
+    def __getattr__(self, name):
+        return getattr(self._epoll, name)
+
+
 def test_after_work_the_loop_looks_on_for_the_spin_time():
     loop = Loop(spin=20_000)
-    polls = []
-    turn = loop.turn
-
-    def counting(timeout=0.0):
-        polls.append(timeout)
-        return turn(timeout)
-
-    loop.turn = counting
+    loop._epoll = looks = Looks(loop._epoll)
     loop.call_later(0.05, loop.stop)
     loop.run()
-    assert polls.count(0.0) > 10  # looked without sleeping
-    assert None in polls  # then slept
+    assert looks.timeouts.count(0.0) > 10  # looked without sleeping
+    # Then it slept, until the timer and no longer.
+    slept = [timeout for timeout in looks.timeouts if timeout]
+    assert 1 <= len(slept) <= 2
+    assert 0 < slept[0] <= 0.05 - 0.02
     loop.close()
+
+
+def test_more_descriptors_than_one_look_reports_all_get_their_turn(loop):
+    pipes = [os.pipe() for _ in range(100)]
+    seen = set()
+    for reading, writing in pipes:
+        os.write(writing, b"x")
+        loop.watch(reading, lambda events, fd=reading: seen.add(fd))
+    for _ in range(10):  # they stay readable: none may keep the others from being seen
+        loop.turn(0)
+    assert seen == {reading for reading, _ in pipes}
+    for pair in pipes:
+        for fd in pair:
+            os.close(fd)
 
 
 def test_closing_gives_the_descriptors_back_and_twice_is_once():

@@ -138,12 +138,23 @@ class Receiver:
         fds_lost: Whether the message at hand had more descriptors than could be received.
     """
 
-    __slots__ = ("_fds", "_limit", "_marks", "_start", "_view", "buffer", "end", "fds_lost")
+    __slots__ = (
+        "_fds",
+        "_first",
+        "_limit",
+        "_marks",
+        "_start",
+        "_view",
+        "buffer",
+        "end",
+        "fds_lost",
+    )
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
         self.buffer = bytearray(min(2 * _ROOM, limit + _ROOM))
         self._view = memoryview(self.buffer)
+        self._first = self._view[:_ROOM]
         self._start = 0
         self.end = 0
         #: (position behind the bytes they came with, descriptors, whether some were lost)
@@ -166,7 +177,8 @@ class Receiver:
             if start:
                 self._move_marks(start)
                 self._start = self.end = 0
-        elif len(self.buffer) - end < _ROOM:
+            return self._first
+        if len(self.buffer) - end < _ROOM:
             # The rest of a message needs more room: what is there moves to the front. A message is
             # at most `limit` long, so the room behind it is at least _ROOM then, if need be in a
             # buffer of twice the size.
@@ -176,9 +188,11 @@ class Receiver:
             self._start, self.end = 0, size
             have = len(self.buffer)
             if have - size < _ROOM:
+                self._first.release()
                 self._view.release()
                 self.buffer.extend(bytes(min(have, self._limit + _ROOM - have)))
                 self._view = memoryview(self.buffer)
+                self._first = self._view[:_ROOM]
         return self._view[self.end : self.end + _ROOM]
 
     def received(self, size: int, fds: list[int] | None = None, lost: bool = False) -> None:

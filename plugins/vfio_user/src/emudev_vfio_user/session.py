@@ -70,9 +70,11 @@ _SERVING: Final = Phase.SERVING
 _ERROR: Final = State.ERROR
 _CTRUNC: Final = int(socket.MSG_CTRUNC)
 
-#: Bytes of a REGION_READ, and what is in them.
+#: Bytes of a REGION_READ and of a REGION_WRITE of 4 bytes, and what is in them.
 _LONE_READ: Final = 32
+_LONE_WRITE: Final = 36
 _REQUEST: Final = struct.Struct("<HHIIIQII").unpack_from
+_WRITE_REQUEST: Final = struct.Struct("<HHIIIQIII").unpack_from
 _HEADER_PACK: Final = struct.Struct("<HHIII").pack
 _ACCESS: Final = struct.Struct("<QII").unpack_from
 _WRITE4: Final = struct.Struct("<QIII").unpack_from
@@ -174,16 +176,22 @@ class Session:
         except OSError as exc:
             self.leave(str(exc))
             return
-        # A row of register reads: each comes alone, and the vCPU waits for its answer.
-        alone = size == _LONE_READ and not flags and not ancillary and not receiver.end
-        if alone and self._answer_alone():
-            return
-        if ancillary or flags & _CTRUNC:
+        # The kernel repeats MSG_CMSG_CLOEXEC in the flags.
+        lost = flags & _CTRUNC
+        if not (ancillary or lost or receiver.end):
+            # A row of register reads: each comes alone, and the vCPU waits for its answer.
+            if size == _LONE_READ:
+                if self._answer_alone(receiver.buffer):
+                    return
+            # A doorbell for each packet of a guest that is not busy.
+            elif size == _LONE_WRITE and self._ring_alone(receiver.buffer):
+                return
+        if ancillary or lost:
             fds = descriptors(ancillary)
             if not size:
                 close_fds(fds)
             else:
-                receiver.received(size, fds, bool(flags & _CTRUNC))
+                receiver.received(size, fds, bool(lost))
         elif size:
             receiver.received(size)
         if not size:
@@ -191,9 +199,9 @@ class Session:
             return
         self._serve()
 
-    def _answer_alone(self) -> bool:
+    def _answer_alone(self, buffer: bytearray) -> bool:
         """Answer the one read of a register in the buffer; False if it is anything else."""
-        msg_id, command, size, flags, _, offset, region, count = _REQUEST(self._receiver.buffer)
+        msg_id, command, size, flags, _, offset, region, count = _REQUEST(buffer)
         pack = _READ_REPLY.get(count)
         if (
             command != 9
@@ -220,6 +228,31 @@ class Session:
                 self.leave(str(exc))
             if self._out.kept:
                 self._choke()
+        self._answering = nested
+        if not nested and self.channel.queued and self.phase is _SERVING:
+            self.channel.pump()
+        return True
+
+    def _ring_alone(self, buffer: bytearray) -> bool:
+        """Do the one posted write to a doorbell in the buffer; False if it is anything else."""
+        msg_id, command, size, flags, _, offset, region, count, value = _WRITE_REQUEST(buffer)
+        bell = self.bells.get((region, offset))
+        if (
+            bell is None
+            or command != 10
+            or size != _LONE_WRITE
+            or flags != POSTED
+            or count != 4
+            or self.phase is not _SERVING
+            or self.device.state is _ERROR
+            or not self.device.is_direct("emudev_region_write")
+        ):
+            return False
+        nested, self._answering = self._answering, True
+        try:
+            bell.write(value)
+        except Exception as exc:
+            self._refuse(msg_id, command, flags, exc)
         self._answering = nested
         if not nested and self.channel.queued and self.phase is _SERVING:
             self.channel.pump()
