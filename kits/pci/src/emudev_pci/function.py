@@ -329,8 +329,9 @@ class PciFunction(Overrides):
         return self.on_unmap(table, region)
 
     def _set_table(self, table: MemoryTable) -> None:
-        self.table = table
-        self.on_memory(table)
+        with self.context.device.paused():  # nobody is at work in memory that may go
+            self.table = table
+            self.on_memory(table)
         self.post_event(Event(EventKind.MEMORY, value=table.generation))
 
     @hookimpl

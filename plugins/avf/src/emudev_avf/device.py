@@ -76,7 +76,9 @@ class AvfDevice(PciFunction):
         super().__init__(config, context)
         self.config: AvfConfig = config
         mac = parse_mac(config.mac) if config.mac else default_mac(self.name)
-        self.port = Port(pairs, pairs + 1, max_frame=config.mtu + HEADERS)
+        self.port = Port(
+            pairs, pairs + 1, max_frame=config.mtu + HEADERS, paused=context.device.paused
+        )
         self.vf = Vf(config, mac, self.port, self)
         self.dispatcher = Dispatcher(self.vf)
         self.mailbox = Mailbox(
@@ -242,11 +244,12 @@ class AvfDevice(PciFunction):
 
     def _clear(self, event: ResetEvent) -> None:
         """What each reset does; when this returns nothing is stored in guest memory any more."""
-        self.mailbox.reset()
-        self.vf.reset(power=event is ResetEvent.POWER)
-        self.regs.reset()
-        for vector in self.port.vectors:
-            vector.reset()
+        with self.context.device.paused():
+            self.mailbox.reset()
+            self.vf.reset(power=event is ResetEvent.POWER)
+            self.regs.reset()
+            for vector in self.port.vectors:
+                vector.reset()
 
     def _reset_changed(self) -> None:
         self.regs.VFGEN_RSTAT = self.resets.rstat
@@ -263,6 +266,7 @@ class AvfDevice(PciFunction):
             vectors=len(self.vectors),
             doorbells=2 * self.config.queues,
             max_frame=self.config.mtu + HEADERS,
+            parallel=True,
         )
 
     @hookimpl
@@ -321,5 +325,5 @@ class AvfDevice(PciFunction):
         restore_device(self, state)
 
     def on_unmap(self, table: MemoryTable, region: MemoryRegion) -> bool:
-        """The data plane has let go of it: kernels run on this thread."""
+        """The data plane has let go of it, in `on_memory`: kernels rested, and know it no more."""
         return True

@@ -11,6 +11,8 @@ Source: avf.md section 2.3.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from emudev_net.jit import inline, queue_kernel
@@ -18,13 +20,14 @@ from emudev_net.primitives import (
     Words,
     atomic_add64,
     compare_exchange64,
+    exchange64,
     load64,
     load64_acquire,
+    load64_relaxed,
     signal_eventfd,
-    store64,
 )
 
-from .words import P_DUE, P_VECTORS, Q_PORT, V_ERRORS, V_SIGNALS, V_STATE, VECTOR_WORDS
+from .words import P_DUE, P_RX_DUE, P_VECTORS, Q_PORT, V_ERRORS, V_SIGNALS, V_STATE, VECTOR_WORDS
 
 __all__ = ["Vector", "change_vector", "notify"]
 
@@ -82,8 +85,11 @@ def change(vector: int, set_bits: int, clear_bits: int) -> int:
 @inline
 def raise_due(port: int) -> int:
     """Post an event on each vector that is marked as due, and return how many fired."""
-    due = load64(port + P_DUE)
-    store64(port + P_DUE, 0)
+    due = 0
+    if load64_relaxed(port + P_DUE) != 0:
+        due = exchange64(port + P_DUE, 0)
+    if load64_relaxed(port + P_RX_DUE) != 0:
+        due |= exchange64(port + P_RX_DUE, 0)
     vector = load64(port + P_VECTORS)
     fired = 0
     while due != 0:
@@ -120,12 +126,19 @@ class Vector:
     Args:
         words: The words of all vectors of the port.
         index: Number of this one; 0 is the mailbox's, whose cause must be enabled, too.
+        paused: Makes a context within which no kernel of the port runs.
     """
 
-    __slots__ = ("_address", "_at", "_words", "index")
+    __slots__ = ("_address", "_at", "_paused", "_words", "index")
 
-    def __init__(self, words: Words, index: int) -> None:
+    def __init__(
+        self,
+        words: Words,
+        index: int,
+        paused: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.index = index
+        self._paused = paused
         self._words = words
         self._at = VECTOR_WORDS * index
         self._address = words.address + 8 * self._at
@@ -133,7 +146,11 @@ class Vector:
             words[self._at + V_STATE // 8] = CAUSE
 
     def _change(self, set_bits: int, clear_bits: int) -> None:
-        change_vector(self._address, set_bits, clear_bits)
+        if change_vector.address:
+            change_vector(self._address, set_bits, clear_bits)
+        else:  # not atomic, but other threads run compiled kernels as soon as theirs are ready
+            with self._paused():
+                change_vector(self._address, set_bits, clear_bits)
 
     @property
     def enabled(self) -> bool:

@@ -138,17 +138,19 @@ class Ring:
         """
         if not 0 <= head < self.length:
             return False
-        self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
-        self._set(Q_HEAD, head)
-        self._set(Q_ENABLED, ON)
-        self._port.recount()
+        with self._port.paused():
+            self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
+            self._set(Q_HEAD, head)
+            self._set(Q_ENABLED, ON)
+            self._port.recount()
         return True
 
     def disable(self) -> None:
-        """Stop: no kernel that is called from now on touches ring or buffers."""
-        self._set(Q_ENABLED, OFF)
-        self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
-        self._port.recount()
+        """Stop: no kernel touches ring or buffers when this returns."""
+        with self._port.paused():
+            self._set(Q_ENABLED, OFF)
+            self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
+            self._port.recount()
 
     def map_vector(self, vector: int | None) -> None:
         """Set the vector that its interrupts go to; kept over configure and disable (fact 6)."""

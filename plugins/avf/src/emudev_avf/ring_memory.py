@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from emudev_net.jit import inline
 from emudev_net.memory import WRITE, translate
-from emudev_net.primitives import load64, store64
+from emudev_net.primitives import atomic_or64, load64, load64_relaxed, store64, store64_release
 
-from .words import P_DUE, P_MEMORY, Q_PORT, Q_RING, Q_RING_HOST, Q_VECTOR
+from .words import P_DUE, P_MEMORY, P_RX_DUE, Q_PORT, Q_RING, Q_RING_HOST, Q_VECTOR
 
-__all__ = ["add", "mark_due", "ring_entry"]
+__all__ = ["add", "mark_received", "mark_sent", "ring_entry"]
 
 
 @inline
@@ -28,9 +28,21 @@ def add(address: int, value: int) -> None:
 
 
 @inline
-def mark_due(state: int) -> None:
-    """Have the next notify raise the queue's vector."""
+def mark_sent(state: int) -> None:
+    """Have the next notify raise a transmit queue's vector; other queues' threads do the same."""
     vector = load64(state + Q_VECTOR)
     if vector >= 0:
-        due = load64(state + Q_PORT) + P_DUE
-        store64(due, load64(due) | 1 << vector)
+        atomic_or64(load64(state + Q_PORT) + P_DUE, 1 << vector)
+
+
+@inline
+def mark_received(state: int) -> None:
+    """Have the next notify raise a receive queue's vector; only the push that is at it sets bits.
+
+    A notify of another thread may take them between load and store: then one that was raised is
+    raised again, by the notify behind this push.
+    """
+    vector = load64(state + Q_VECTOR)
+    if vector >= 0:
+        due = load64(state + Q_PORT) + P_RX_DUE
+        store64_release(due, load64_relaxed(due) | 1 << vector)

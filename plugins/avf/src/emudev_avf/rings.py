@@ -1,8 +1,9 @@
 """The data plane of an AVF port: everything that its kernels need, in words, and the control of it.
 
 A `Port` owns the words of one device: its queues, vectors, filters and hash. The control plane
-configures it; backends get `QueueKernels` and move frames. All methods are for the loop's thread;
-kernels may run in another one, as long as only one does.
+configures it; backends get `QueueKernels` and move frames. All methods are for the loop's thread.
+Kernels may run on others, those of one queue on one at a time: what they look at changes within
+`Port.paused` only.
 
 Source: avf.md sections 2.3, 2.4, 4.5 to 4.7, 6 and 7.
 """
@@ -10,8 +11,8 @@ Source: avf.md sections 2.3, 2.4, 4.5 to 4.7, 6 and 7.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple
 
 from emudev_core.memory import EMPTY_TABLE, MemoryTable
@@ -42,6 +43,7 @@ from .words import (
     P_RSS_KEY,
     P_RSS_LUT,
     P_RX_COUNT,
+    P_RX_DUE,
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_SCRATCH,
@@ -117,6 +119,7 @@ class Port:
         queue_pairs: 1 to 256.
         vectors: Interrupt vectors, vector 0 included; at most 63.
         max_frame: Longest frame that is transmitted, bytes.
+        paused: Makes a context within which no kernel of this port runs (`Device.paused`).
 
     Attributes:
         rx: The receive rings.
@@ -124,11 +127,20 @@ class Port:
         vectors: The interrupt vectors.
         words: What the queues share.
         memory: The memory table in use.
+        paused: As given.
     """
 
-    def __init__(self, queue_pairs: int, vectors: int, *, max_frame: int = MAX_FRAME) -> None:
+    def __init__(
+        self,
+        queue_pairs: int,
+        vectors: int,
+        *,
+        max_frame: int = MAX_FRAME,
+        paused: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         if not 1 <= vectors <= 63:
             raise ValueError(f"a port has 1 to 63 vectors, not {vectors}")
+        self.paused = paused
         self.words = Words(PORT_WORDS)
         self._rx_words = Words(queue_pairs * QUEUE_WORDS)
         self._tx_words = Words(queue_pairs * QUEUE_WORDS)
@@ -138,12 +150,10 @@ class Port:
         self.memory = EMPTY_TABLE
         self._key = b""
         self._closed = False
-        # Kernels of another thread may be in the middle of a burst with what was replaced last.
-        self._replaced: deque[object] = deque(maxlen=64)
-        self._tables: dict[int, object] = {}
+        self._tables: dict[int, object] = {}  # those that kernels look at
         self.rx: list[RxRing] = []
         self.tx: list[TxRing] = []
-        self.vectors = [Vector(self._vector_words, i) for i in range(vectors)]
+        self.vectors = [Vector(self._vector_words, i, paused) for i in range(vectors)]
         words = self.words
         words[P_VECTORS // 8] = self._vector_words.address
         words[P_RX_QUEUES // 8] = self._rx_words.address
@@ -158,10 +168,9 @@ class Port:
             self.tx.append(TxRing(self, self._tx_words, i, i))
 
     def _swap(self, word: int, table: Words | KernelTable | ToeplitzTable | None) -> None:
-        """Point kernels to another table; the former one stays until nobody can be in it."""
-        self.words[word // 8] = 0 if table is None else table.address
-        self._replaced.append(self._tables.pop(word, None))
-        if table is not None:
+        """Point kernels to another table, and let the former one go."""
+        with self.paused():
+            self.words[word // 8] = 0 if table is None else table.address
             self._tables[word] = table
 
     def _restore_defaults(self) -> None:
@@ -176,14 +185,12 @@ class Port:
         self.words[P_RX_ENABLED // 8] = sum(ring.enabled for ring in self.rx)
 
     def set_memory(self, table: MemoryTable) -> None:
-        """Use another memory table from the next kernel call on.
-
-        A region may be unmapped when, after this, no kernel is inside a call any more.
-        """
-        self.memory = table
-        self._swap(P_MEMORY, KernelTable(table))
-        for ring in (*self.rx, *self.tx):
-            ring.locate()
+        """Use another memory table: no kernel touches what is not in it when this returns."""
+        with self.paused():
+            self.memory = table
+            self._swap(P_MEMORY, KernelTable(table))
+            for ring in (*self.rx, *self.tx):
+                ring.locate()
 
     def set_macs(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
         """Set the addresses whose frames are received; broadcast always is."""
@@ -239,11 +246,12 @@ class Port:
             for i, queue in enumerate(lut):
                 table[i] = queue
         on = table is not None and any(key)
-        self._swap(P_RSS_LUT, table)
-        if key != self._key or not on:
-            self._key = key if on else b""
-            self._swap(P_RSS_KEY, ToeplitzTable(key) if on else None)
-        self.words[P_RSS_HENA // 8] = hena if hena < 1 << 63 else hena - (1 << 64)
+        with self.paused():
+            self._swap(P_RSS_LUT, table)
+            if key != self._key or not on:
+                self._key = key if on else b""
+                self._swap(P_RSS_KEY, ToeplitzTable(key) if on else None)
+            self.words[P_RSS_HENA // 8] = hena if hena < 1 << 63 else hena - (1 << 64)
 
     def map_queue(self, rx: bool, queue: int, vector: int | None) -> None:
         """Map a queue's interrupts to a vector (CONFIG_IRQ_MAP)."""
@@ -284,14 +292,16 @@ class Port:
     def reset(self) -> None:
         """Forget all that a reset clears (avf.md 2.4); eventfds, memory table and counters stay.
 
-        No kernel that is called from now on touches guest memory, until a queue is enabled again.
+        No kernel touches guest memory when this returns, until a queue is enabled again.
         """
-        for ring in (*self.rx, *self.tx):
-            ring.reset()
-        for vector in self.vectors:
-            vector.reset()
-        self.words[P_DUE // 8] = 0
-        self._restore_defaults()
+        with self.paused():
+            for ring in (*self.rx, *self.tx):
+                ring.reset()
+            for vector in self.vectors:
+                vector.reset()
+            self.words[P_DUE // 8] = 0
+            self.words[P_RX_DUE // 8] = 0
+            self._restore_defaults()
 
     def close(self) -> None:
         """Stop everything and let go of guest memory and doorbells; the words stay readable."""

@@ -31,11 +31,13 @@ from emudev_net.jit import inline, queue_kernel
 from emudev_net.memory import WRITE, span, translate
 from emudev_net.parse import OUT_KIND, parse
 from emudev_net.primitives import (
+    exchange64,
     load16,
     load16be,
     load32,
     load32_acquire,
     load64,
+    pause,
     shift_right64,
     store16be,
     store64,
@@ -61,7 +63,7 @@ from .descriptors import (
 )
 from .filters import accept_address, accept_vlan
 from .ptypes import hash_types, ptype
-from .ring_memory import add, mark_due, ring_entry
+from .ring_memory import add, mark_received, ring_entry
 from .rx_checksums import checksum_status, completed_checksum
 from .rx_pieces import (
     F_CAST,
@@ -96,6 +98,7 @@ from .words import (
     P_CRC_TABLE,
     P_FILTERED,
     P_HOLD,
+    P_LOCK,
     P_MEMORY,
     P_NO_QUEUE,
     P_RSS_HENA,
@@ -295,7 +298,7 @@ def reject(queue: int, frame: int, count: int) -> None:
     head = load64(queue + Q_HEAD) + count
     length = load64(queue + Q_LENGTH)
     store64(queue + Q_HEAD, head - length if head >= length else head)
-    mark_due(queue)
+    mark_received(queue)
 
 
 @inline
@@ -377,7 +380,7 @@ def write_back(queue: int, frame: int) -> None:
     head = load64(queue + Q_HEAD) + need
     length = load64(queue + Q_LENGTH)
     store64(queue + Q_HEAD, head - length if head >= length else head)
-    mark_due(queue)
+    mark_received(queue)
 
 
 @inline
@@ -461,6 +464,9 @@ def push(state: int, burst: int, rows: int) -> int:
     if load64(port + P_RX_ENABLED) == 0:
         store64(port + P_HOLD, HOLD_DISABLED)
         return 0
+    # Another thread may be in a push to another queue: it is over after a burst.
+    while exchange64(port + P_LOCK, 1) != 0:
+        pause()
     store64(port + P_HOLD, HOLD_NONE)
     row = 0
     while row < rows:
@@ -471,4 +477,5 @@ def push(state: int, burst: int, rows: int) -> int:
             store64(port + P_HOLD, HOLD_FULL)
             break
         row = end
+    store64_release(port + P_LOCK, 0)
     return row

@@ -62,7 +62,7 @@ from .descriptors import (
     TX_SIZE_SHIFT,
 )
 from .interrupts import raise_due
-from .ring_memory import add, mark_due, ring_entry
+from .ring_memory import add, mark_sent, ring_entry
 from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation
 from .words import (
     BAD_ADDRESS,
@@ -292,7 +292,7 @@ def complete(state: int, index: int, end: int) -> None:
             index = 0
     store64(state + Q_HEAD, end)
     if reported:
-        mark_due(state)
+        mark_sent(state)
 
 
 @queue_kernel

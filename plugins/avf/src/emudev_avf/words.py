@@ -87,7 +87,7 @@ ON: Final = 1
 STOPPED: Final = 2
 
 # A port.
-P_DUE: Final = 8 * 0  #: bit set of vectors to signal at the next notify
+P_DUE: Final = 8 * 0  #: vectors that transmit queues want signalled, a bit set; atomics only
 P_VECTORS: Final = 8 * 1  #: address of the first vector's words
 P_MEMORY: Final = 8 * 2  #: address of the memory table
 P_MAX_FRAME: Final = 8 * 3  #: longest frame that is transmitted, bytes
@@ -109,6 +109,8 @@ P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
 P_FILTERED: Final = 8 * 25  #: frames that were not for this port
 P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
+P_LOCK: Final = 8 * 32  #: 1 while a push is at it: any of them may deliver to any receive queue
+P_RX_DUE: Final = 8 * 33  #: vectors that receive queues want signalled; set by the push at it
 PORT_WORDS: Final = 40
 
 HOLD_NONE: Final = 0
