@@ -50,6 +50,9 @@ def test_names_that_the_kernel_refuses_or_expands_are_refused(name):
         ("queues", 0),
         ("queues", 257),
         ("sndbuf", 1),
+        ("workers", -1),
+        ("workers", 17),
+        ("polling", True),  # who should, without workers?
         ("colour", "red"),
     ],
 )
@@ -60,7 +63,17 @@ def test_values_out_of_range_and_unknown_keys_are_refused(key, value):
 
 def test_every_key_is_described():
     schema = msgspec.json.schema(TapConfig)["$defs"]["TapConfig"]["properties"]
-    assert set(schema) == {"iface", "create", "mtu", "queues", "up", "vnet_hdr", "sndbuf"}
+    assert set(schema) == {
+        "iface",
+        "create",
+        "mtu",
+        "queues",
+        "up",
+        "vnet_hdr",
+        "sndbuf",
+        "workers",
+        "polling",
+    }
     assert all(entry.get("description") for entry in schema.values())
 
 

@@ -163,7 +163,6 @@ def _doze(worker: int, count: int) -> None:
     """Sleep on the first `count` records of the poll table; all announcements are made."""
     records = load64(worker + POLLS)
     _watch(records, load64(worker + EVENTFD), _POLLIN)
-    store64_relaxed(worker + SLEEPS, load64(worker + SLEEPS) + 1)
     ready = poll(records, count, -1)
     exchange64(worker + SLEEPING, 0)
     if ready > 0 and load16(records + 6) != 0:
@@ -196,6 +195,7 @@ def _sleep(worker: int, control: int) -> None:
     # Who has woken it since then has signalled the eventfd: nothing is lost by storing again.
     store64_relaxed(worker + SLEEPING, _arrange(worker))
     if load64_acquire(worker + CONTROL) == control:
+        store64_relaxed(worker + SLEEPS, load64(worker + SLEEPS) + 1)
         _doze(worker, 1 + 2 * load64(worker + COUNT))
         _drop_bad(worker)
     else:

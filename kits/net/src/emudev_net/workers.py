@@ -224,7 +224,7 @@ class Worker:
             self._eventfd = -1
 
     def stats(self) -> dict[str, int]:
-        """Looks at all its flows, and times it slept, since the start."""
+        """Looks at all its flows, and times it slept because it was idle, since the start."""
         words = self._words
         return {"passes": words[k.PASSES // 8], "sleeps": words[k.SLEEPS // 8]}
 

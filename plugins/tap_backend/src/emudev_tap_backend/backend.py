@@ -18,11 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from emudev_core import attributes
-from emudev_core.errors import BackendError, DeviceError, EmudevError
+from emudev_core.errors import BackendError, ConfigError, DeviceError, EmudevError
 from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
 from emudev_core.queues import QueueKernel, rx_queue, tx_queue
-from emudev_net import flow
+from emudev_net import flow, worker_kernels
 from emudev_net.jit import Compilation, Kernel, compile_all, jit_wanted
 
 from . import kernels
@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 #: Our own, and the loop that calls them.
 KERNELS = (kernels.peek, kernels.push, kernels.release, *flow.KERNELS)
+
+#: Those that workers need too.
+WORKER_KERNELS = (*KERNELS, *worker_kernels.KERNELS)
 
 #: Events after which the queues are looked at anew.
 _QUEUES_CHANGED = (EventKind.QUEUE_STATE, EventKind.RESET, EventKind.OVERFLOW)
@@ -64,6 +67,7 @@ class TapBackend:
         self._tap: Tap | None = None
         self._wiring: Wiring | None = None
         self._compilation: Compilation | None = None
+        self._kernels = WORKER_KERNELS if config.workers else KERNELS
         self._index = 0
         self._moved = False
         self._refused = 0  # number of an interface that came back and could not be attached
@@ -80,14 +84,32 @@ class TapBackend:
             return "it has no queues"
         if device.get_queue_info(rx_queue(0)).kernels is None:
             return "its queues carry no frames"
-        plan(self._config, find_link(self._config.iface), pairs)
+        wanted = plan(self._config, find_link(self._config.iface), pairs)
+        return self._refuse_workers(device, min(self._config.workers, wanted.queues))
+
+    def _refuse_workers(self, device: Device, count: int) -> str | None:
+        """Why so many workers can't serve a device; None if they can.
+
+        Raises:
+            ConfigError: Nothing is compiled here.
+        """
+        if count == 0:
+            return None
+        if not jit_wanted():
+            raise ConfigError(
+                "workers run compiled kernels only; llvmlite is not installed, or EMUDEV_JIT=0",
+                where="tap_backend: workers",
+                hint="workers=0",
+            )
+        if count > 1 and not device.get_dev_info().parallel:
+            return f"its queues are run by one thread at a time (workers={count}; workers=1 can)"
         return None
 
     @hookimpl
     def emudev_configure(self) -> None:
         """Begin to compile: nothing waits for it before frames are to pass."""
         if self._compilation is None:
-            self._compilation = compile_all(KERNELS)
+            self._compilation = compile_all(self._kernels)
 
     @hookimpl
     def emudev_backend_started(self, device: Device) -> None:
@@ -162,7 +184,7 @@ class TapBackend:
         """Let frames pass as soon as the kernels of both ends are compiled."""
         assert self._device is not None
         assert self._tap is not None
-        found: list[QueueKernel | None] = [*KERNELS]
+        found: list[QueueKernel | None] = [*self._kernels]
         for queue in (q(p) for p in range(self._pairs) for q in (rx_queue, tx_queue)):
             ends = self._device.get_queue_info(queue).kernels
             if ends is not None:
@@ -196,7 +218,14 @@ class TapBackend:
         assert self._device is not None
         assert self._tap is not None
         try:
-            self._wiring = Wiring(self._device, self._tap, self._loop, self._lost)
+            self._wiring = Wiring(
+                self._device,
+                self._tap,
+                self._loop,
+                self._lost,
+                workers=self._config.workers,
+                polling=self._config.polling,
+            )
         except ValueError as error:
             raise BackendError(f"{self._device.name}: no frames can pass: {error}") from error
         self._refresh()

@@ -66,12 +66,27 @@ class TapConfig(BackendConfig):
         ),
     ] = None
 
+    workers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16,
+            description="threads that move the frames, at most one for each queue of the interface,"
+            " 0 to 16; 0: the thread that serves the device does, the fastest on few cores",
+        ),
+    ] = 0
+    polling: Annotated[
+        bool, Meta(description="workers never sleep: each takes a core for itself")
+    ] = False
+
     def __post_init__(self) -> None:
-        """Refuse what the kernel would refuse as a name, or expand.
+        """Refuse what the kernel would refuse as a name, or expand, and polling without workers.
 
         Raises:
             ValueError: With the character that can't be.
         """
+        if self.polling and self.workers == 0:
+            raise ValueError("polling: there are no workers to poll; add workers=1")
         for character in self.iface:
             if character in "/:%" or not "!" <= character <= "~":
                 raise ValueError(

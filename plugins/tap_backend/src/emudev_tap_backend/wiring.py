@@ -5,6 +5,9 @@
 - TAP to guest, one flow a TAP queue: woken by its descriptor being readable; while the device has
   no room, by any receive doorbell, and the descriptor is not looked at.
 
+With workers their threads run the flows, and the same things wake them: doorbells by way of the
+loop, descriptors by themselves. A TAP queue belongs to one worker, with all flows that share it.
+
 Several pairs may share a TAP queue. Then what is received goes to the device's first receive queue,
 whose kernel spreads it by RSS; else to the receive queue of the same number.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +24,7 @@ from emudev_core.device import Device
 from emudev_core.loop import READ, WRITE, Loop
 from emudev_core.queues import QueueInfo, QueueKernels, rx_queue, tx_queue
 from emudev_net.flow import Flow
+from emudev_net.workers import Worker, WorkerPool
 
 from .ends import TapSink, TapSource
 from .tap import Tap
@@ -39,6 +44,7 @@ class _Queue:
         sink: Takes frames of the guest.
         receive: Kernels of the receive queue that they go to.
         broken: Called when the interface is gone.
+        worker: Runs its flows; None: the loop's thread does.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class _Queue:
         sink: TapSink,
         receive: QueueKernels,
         broken: Callable[[], None],
+        worker: Worker | None = None,
     ) -> None:
         self.source = source
         self.sink = sink
@@ -57,9 +64,21 @@ class _Queue:
         self._blocked = False
         self._waiting: list[Flow] = []
         self._broken = broken
-        self._watch = loop.watch(fd, self._ready, 0)
+        self._fd = fd
+        self._worker = worker
+        self._lane = 0
+        if worker is not None:
+            self._lane = worker.add(self.flow, source_fd=fd, active=False)
+        self._watch = loop.watch(fd, self._ready, 0)  # errors are told in any case
+
+    def add_sender(self, flow: Flow) -> None:
+        """Let the worker, if there is one, run a flow from the guest."""
+        if self._worker is not None:
+            self._worker.add(flow, sink_fd=self._fd)
 
     def _arm(self) -> None:
+        if self._worker is not None:
+            return  # it looks at the descriptor itself
         events = READ if self.active and not self._blocked else 0
         if self._waiting:
             events |= WRITE
@@ -83,7 +102,9 @@ class _Queue:
 
     def room(self) -> None:
         """The device may have room again."""
-        if self._blocked:
+        if self._worker is not None:
+            self._worker.room()
+        elif self._blocked:
             self._blocked = False
             self._arm()
             if self.active:
@@ -101,9 +122,11 @@ class _Queue:
             return
         self.active = active
         self._blocked = False
-        if active:
+        if active:  # workers rest: see `Wiring.refresh`
             self.source.discard()
             self.flow.restart()
+        if self._worker is not None:
+            self._worker.set_active(self._lane, active)
         self._arm()
 
     def close(self) -> None:
@@ -122,9 +145,23 @@ class Wiring:
         tap: Its descriptors; the caller keeps it and closes this first.
         loop: The process' loop.
         lost: Called, perhaps more than once, when the interface turns out to be gone.
+        workers: Threads that move the frames, at most one a TAP queue; 0: the loop's does.
+        polling: They never sleep.
+
+    Raises:
+        ConfigError: Workers, but kernels that are not compiled.
     """
 
-    def __init__(self, device: Device, tap: Tap, loop: Loop, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        tap: Tap,
+        loop: Loop,
+        lost: Callable[[], None],
+        *,
+        workers: int = 0,
+        polling: bool = False,
+    ) -> None:
         self._device = device
         self._tap = tap
         pairs = device.get_dev_info().max_queue_pairs
@@ -132,14 +169,30 @@ class Wiring:
         self._flows: list[Flow] = []
         self._sending = [False] * pairs
         self._unsubscribe: list[Callable[[], None]] = []
+        self._pool: WorkerPool | None = None
+        if workers:
+            count = min(workers, len(tap.fds))
+            self._pool = WorkerPool(count, tap.name, polling=polling)
+        try:
+            self._add_all(loop, lost)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add_all(self, loop: Loop, lost: Callable[[], None]) -> None:
+        device, tap, pool = self._device, self._tap, self._pool
         for number, fd in enumerate(tap.fds):
             receive = device.get_queue_info(rx_queue(number)).kernels
             assert receive is not None
             source = TapSource(fd, tap.header)
             sink = TapSink(fd, tap.header, tap.takes)
-            self._queues.append(_Queue(loop, fd, source, sink, receive, lost))
-        for pair in range(pairs):
+            worker = None if pool is None else pool.workers[number % len(pool.workers)]
+            self._queues.append(_Queue(loop, fd, source, sink, receive, lost, worker))
+        for pair in range(len(self._sending)):
             self._add_pair(pair, loop)
+        if pool is not None:
+            pool.start()
+            device.add_runner(pool)
 
     def _add_pair(self, pair: int, loop: Loop) -> None:
         queue = self._queues[pair % len(self._queues)]
@@ -149,6 +202,7 @@ class Wiring:
             loop, info.kernels, queue.sink.kernels, on_blocked=lambda: queue.wait_for_room(flow)
         )
         self._flows.append(flow)
+        queue.add_sender(flow)
         self._subscribe(info, flow.kick)
         self._subscribe(self._device.get_queue_info(rx_queue(pair)), self._room)
 
@@ -164,6 +218,10 @@ class Wiring:
 
     def refresh(self) -> None:
         """Follow the queues that are enabled now: flows, TAP queues, carrier."""
+        with nullcontext() if self._pool is None else self._pool.pause():
+            self._follow()
+
+    def _follow(self) -> None:
         pairs = range(len(self._flows))
         receiving = [self._device.get_queue_info(rx_queue(p)).enabled for p in pairs]
         sending = [self._device.get_queue_info(tx_queue(p)).enabled for p in pairs]
@@ -187,17 +245,21 @@ class Wiring:
         Returns:
             ``rx`` (towards the guest) and ``tx`` (from it): a list of the counters of
             `TapSource.stats` and `TapSink.stats`; ``malformed``: packets whose requests did not fit
-            their headers, found in software.
+            their headers, found in software; ``workers``, if there are any: `WorkerPool.stats`.
         """
         flows = [*self._flows, *(queue.flow for queue in self._queues)]
         return {
+            **({} if self._pool is None else {"workers": self._pool.stats()}),
             "rx": [queue.source.stats() for queue in self._queues],
             "tx": [queue.sink.stats() for queue in self._queues],
             "malformed": sum(flow.malformed for flow in flows),
         }
 
     def close(self) -> None:
-        """Move nothing more. A second call does nothing."""
+        """Move nothing more, and end the workers. A second call does nothing."""
+        if self._pool is not None:
+            self._pool.close()
+            self._device.remove_runner(self._pool)
         for undo in self._unsubscribe:
             undo()
         self._unsubscribe.clear()
