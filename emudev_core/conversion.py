@@ -8,7 +8,7 @@ the value stands, what was expected and what came.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -165,7 +165,8 @@ class Key:
         name: As a user types it.
         type: Its type, for people, such as ``int`` or ``auto|yes|no``.
         range: Its limits, such as ``1 to 16``; empty without.
-        unit: Its unit, if the description names one (``extra_json_schema={"unit": ...}``).
+        unit: Its unit, if the description names one (``extra_json_schema={"unit": ...}``); with
+            ``"format": "hex"`` there, its limits and default are written so.
         default: Its default, for people; empty if it must be given.
         required: Whether it must be given.
         description: What it means.
@@ -194,13 +195,14 @@ def keys(config: type[Config]) -> list[Key]:
         while isinstance(kind, msgspec.inspect.Metadata):
             described = {**(kind.extra_json_schema or {}), **(kind.extra or {}), **described}
             kind = kind.type
+        written = hex if described.get("format") == "hex" else str
         found.append(
             Key(
                 name=field.encode_name,
                 type=_type(kind),
-                range=_range(kind),
+                range=_range(kind, written),
                 unit=str(described.get("unit", "")),
-                default="" if field.required else _default(field),
+                default="" if field.required else _default(field, written),
                 required=field.required,
                 description=str(described.get("description", "")),
             )
@@ -224,15 +226,15 @@ def _type(kind: Any) -> str:
     return names.get(name, name.removesuffix("Type").lower())
 
 
-def _range(kind: Any) -> str:
+def _range(kind: Any, written: Callable[[int], str] = str) -> str:
     kind = _bare(kind)
     if isinstance(kind, msgspec.inspect.UnionType):
-        limits = [_range(one) for one in kind.types]
+        limits = [_range(one, written) for one in kind.types]
         return next((limit for limit in limits if limit), "")
     low, high = getattr(kind, "ge", None), getattr(kind, "le", None)
     above, below = getattr(kind, "gt", None), getattr(kind, "lt", None)
     if low is not None and high is not None:
-        return f"{low} to {high}"
+        return f"{written(low)} to {written(high)}"
     parts = [(">=", low), (">", above), ("<=", high), ("<", below)]
     text = ", ".join(f"{sign} {limit}" for sign, limit in parts if limit is not None)
     pattern = getattr(kind, "pattern", None)
@@ -240,11 +242,13 @@ def _range(kind: Any) -> str:
     if pattern:
         text = f"like {pattern}"
     elif least is not None or most is not None:
-        text = f"of {least or 0} to {most} letters" if most else f"of at least {least} letters"
+        text = f"of {least or 0} to {most} characters"
+        if most is None:
+            text = "that is not empty" if least == 1 else f"of at least {least} characters"
     return text
 
 
-def _default(field: Any) -> str:
+def _default(field: Any, written: Callable[[int], str]) -> str:
     value = field.default
     if value is msgspec.NODEFAULT:
         value = field.default_factory()
@@ -256,4 +260,4 @@ def _default(field: Any) -> str:
         value = value.value
     if isinstance(value, list | tuple):
         return f"[{','.join(str(item) for item in value)}]"
-    return str(value)
+    return written(value) if isinstance(value, int) else str(value)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from .. import __version__
 from ..errors import ConfigError, EmudevError, LifecycleError
+from ..names import hint
 from ..plugins import Plugins, load_plugins
 from ..specs import CommandSpec
 from . import check, regs, run
@@ -28,6 +30,8 @@ __all__ = ["main", "make_parser"]
 COMMANDS: Final = (run.COMMAND, plugins_command.COMMAND, regs.COMMAND, check.COMMAND)
 
 _BUG: Final = 70
+
+_CHOICE: Final = re.compile(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)$")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plugins = load_plugins()
         commands = _commands(plugins)
-        arguments = make_parser(commands).parse_args(argv)
+        parser = make_parser(commands)
+        words = sys.argv[1:] if argv is None else argv
+        if not words:
+            parser.print_help(sys.stderr)
+            return 2
+        arguments = parser.parse_args(words)
         set_up_logging(arguments.log_level, plugins)
         for failure in plugins.failures:
             logging.getLogger(__name__).warning("%s", failure, exc_info=failure.__cause__)
@@ -65,7 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bug()
 
 
-class _CommandParser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the nearest known name."""
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.match(
+            r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)$", message
+        )
+        if choice is not None:
+            near = hint(choice[2], re.findall(r"[\w-]+", choice[3]))
+            self.exit(2, f"emudev: error: {choice[1]}: no {choice[2]!r} ({near})\n")
+        self.exit(2, f"emudev: error: {message} (see {self.prog} --help)\n")
+
+
+class _CommandParser(_Parser):
     """The parser of one command; its arguments are added when the command is chosen.
 
     Adding them may import much, and `emudev --help` needs none of it.
@@ -77,12 +99,19 @@ class _CommandParser(argparse.ArgumentParser):
         fill, self.fill = self.fill, None
         if fill is not None:
             fill(self)
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        if not rest:
+            return found, rest
+        name = rest[0].partition("=")[0]
+        if not name.startswith("-"):
+            raise ConfigError(f"{rest[0]!r} is one argument too many", where=self.prog)
+        options = (option for action in self._actions for option in action.option_strings)
+        raise ConfigError(f"unknown option {name}", where=self.prog, hint=hint(name, options))
 
 
 def make_parser(commands: dict[str, CommandSpec]) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="emudev",
         description="Emulated devices in a process of their own, for stock virtual machines.",
         epilog="Plugins are chosen with EMUDEV_PLUGINS=NAME,NAME (empty for none); "

@@ -29,7 +29,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--help-vdev",
         metavar="NAME",
-        help="list the keys of a driver or an observer with types, units and defaults",
+        help="list the keys of a driver, transport or observer with types, units and defaults",
     )
     parser.add_argument(
         "--log-level", choices=LEVELS, default=argparse.SUPPRESS, help="least level shown"
@@ -80,12 +80,12 @@ def _help(name: str, plugins: Plugins) -> str:
     from ..conversion import Key, keys
 
     core = {
-        "id": Key("id", "int", ">= 0", "", "lowest free", False, "number of the device"),
+        "id": Key("id", "int", ">= 0", "", "lowest free", False, "number in its name"),
         "emu": Key("emu", "text", "", "", "", True, "name of the device, such as avf_emudev_0"),
     }
 
     def section(title: str, rows: list[Key]) -> list[str]:
-        lines = [f"{title}:"]
+        lines = [f"{title}:" if rows else f"{title}: none"]
         for key in rows:
             kind = f"{key.expected} {key.unit}".strip()
             default = "required" if key.required else f"default {key.default or 'empty'}"
@@ -107,9 +107,14 @@ def _help(name: str, plugins: Plugins) -> str:
         elif provider.transport:
             lines.append(f"its transport {provider.transport} is not installed")
         return "\n".join(lines)
+    if name in plugins.transports:
+        transport = plugins.transports[name]
+        lines = [f"{name}: {transport.summary} ({transport.origin})"]
+        lines += section(f"keys of {name}, given with those of a device", keys(transport.config))
+        return "\n".join(lines)
     spec = plugins.backends.get(name) or plugins.observers.get(name)
     if spec is None:
-        known = [*plugins.providers, *plugins.backends, *plugins.observers]
+        known = [*plugins.providers, *plugins.transports, *plugins.backends, *plugins.observers]
         raise ConfigError(f"unknown driver {name!r}", where="--help-vdev", hint=hint(name, known))
     lines = [f"{spec.name}: {spec.summary} ({spec.origin})"]
     devices = getattr(spec, "devices", ("emu",))

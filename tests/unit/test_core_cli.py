@@ -81,10 +81,27 @@ def test_version_and_help(emudev):
         assert f"\n    {name} " in out
 
 
-def test_usage_errors_are_2(emudev):
-    assert emudev()[0] == 2
-    assert emudev("dence")[0] == 2
-    assert emudev("run", "--frobnicate")[0] == 2
+def test_no_command_shows_the_help(emudev):
+    status, out, err = emudev()
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: emudev ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "COMMAND: no 'rnu' (did you mean run?)"),
+        (["run", "--vdve", "emu_port"], "emudev run: unknown option --vdve (did you mean --vdev?)"),
+        (["run", "emu_port"], "emudev run: 'emu_port' is one argument too many"),
+        (["run", "--vdev"], "argument --vdev: expected one argument (see emudev run --help)"),
+        (
+            ["--log-level", "all", "run"],
+            "--log-level: no 'all' (known: debug, error, info, warning)",
+        ),
+    ],
+)
+def test_usage_errors_are_2_and_one_line_with_the_nearest_name(emudev, words, message):
+    assert emudev(*words) == (2, "", f"emudev: error: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +204,13 @@ def test_the_keys_of_a_driver_are_listed(emudev):
     assert "  id=int >= 0  (default lowest free)" in out
     assert "  transport=text  (default loopback)" in out
     assert "  queues=int  (default 1)" in out
-    assert emudev("run", "--help-vdev", "emu_prot")[0] == 2
+    status, out, _ = emudev("run", "--help-vdev", "loopback")
+    assert (status, out.splitlines()[1]) == (
+        0,
+        "keys of loopback, given with those of a device: none",
+    )
+    status, _, err = emudev("run", "--help-vdev", "emu_prot")
+    assert (status, err.count("did you mean emu_port?")) == (2, 1)
 
 
 SERVER = """

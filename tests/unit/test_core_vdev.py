@@ -238,8 +238,9 @@ def test_a_port_of_its_own_names_none():
             "--vdev tap_backend: emu: avf_emudev_0 has a backend already: tap_backend_0",
         ),
         (
-            ["emu_iavf,path=x,id=0", "tap_backend,iface=0123456789abcdef,avf_emu_id=0"],
-            "--vdev tap_backend: iface: expected text of 1 to 15 letters, came '0123456789abcdef'",
+            ["emu_iavf,path=x,id=0", "tap_backend,iface=interface-of-16c,avf_emu_id=0"],
+            "--vdev tap_backend: iface: expected text of 1 to 15 characters, came "
+            "'interface-of-16c'",
         ),
         (
             ["emu_iavf,path=x,id=0", "tap_backend,iface=t,create=maybe,avf_emu_id=0"],

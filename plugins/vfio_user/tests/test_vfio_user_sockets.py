@@ -44,7 +44,7 @@ def test_the_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
 
 def test_a_live_socket_is_refused_without_its_server_noticing(tmp_path: Path) -> None:
     listening = open_socket(str(tmp_path / "s"))
-    with pytest.raises(TransportError, match="in use by another process that is running"):
+    with pytest.raises(TransportError, match="in use: somebody listens on it"):
         open_socket(str(tmp_path / "s"))
     with pytest.raises(BlockingIOError):
         listening.sock.accept()

@@ -48,16 +48,24 @@ class AvfConfig(ProviderConfig):
     ] = 25_000
     caps: Annotated[
         int,
-        Meta(ge=0, le=0xFFFF_FFFF, description="virtchnl capability flags that are offered"),
+        Meta(
+            ge=0,
+            le=0xFFFF_FFFF,
+            description="virtchnl capability flags that are offered",
+            extra_json_schema={"format": "hex"},
+        ),
     ] = int(DEFAULT_CAPS)
 
     def __post_init__(self) -> None:
         if self.mac:
-            parse_mac(self.mac)
+            try:
+                parse_mac(self.mac)
+            except ValueError as exc:
+                raise ValueError(f"mac: {exc}") from None
         unknown = self.caps & ~int(ALLOWED_CAPS)
         if unknown:
             raise ValueError(
-                f"caps {self.caps:#010x} offers {unknown:#010x}, which is not implemented;"
+                f"caps: {self.caps:#010x} offers {unknown:#010x}, which is not implemented;"
                 f" allowed are the bits of {int(ALLOWED_CAPS):#010x}"
             )
 

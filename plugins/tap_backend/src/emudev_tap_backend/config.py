@@ -25,7 +25,7 @@ class TapConfig(BackendConfig):
         Meta(
             min_length=1,
             max_length=MAX_NAME,
-            description="name of the TAP interface, 1 to 15 characters",
+            description="name of the TAP interface",
         ),
     ]
     create: Annotated[
@@ -38,14 +38,15 @@ class TapConfig(BackendConfig):
     mtu: Annotated[
         Annotated[int, Meta(ge=68, le=65521)] | None,
         Meta(
-            description="MTU given to the interface, bytes, 68 to 65521; unset: the interface's own"
+            description="MTU given to the interface; unset: the interface's own",
+            extra_json_schema={"unit": "bytes"},
         ),
     ] = None
     queues: Annotated[
         Annotated[int, Meta(ge=1, le=256)] | None,
         Meta(
-            description="queues of the interface to attach, 1 to 256; unset: as many as the device"
-            " has queue pairs if the interface is (or is created) multi-queue, else 1"
+            description="queues of the interface to attach; unset: as many as the device has queue"
+            " pairs if the interface is (or is created) multi-queue, else 1"
         ),
     ] = None
     up: Annotated[
@@ -61,8 +62,9 @@ class TapConfig(BackendConfig):
     sndbuf: Annotated[
         Annotated[int, Meta(ge=2048, le=2**31 - 1)] | None,
         Meta(
-            description="bytes that may wait behind the interface before the guest has to, 2048 to"
-            " 2147483647; unset: no limit"
+            description="what may wait behind the interface before the guest has to; unset: no"
+            " limit",
+            extra_json_schema={"unit": "bytes"},
         ),
     ] = None
 

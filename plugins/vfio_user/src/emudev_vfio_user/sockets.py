@@ -174,7 +174,7 @@ def _remove_stale(path: str) -> None:
                 return
             if exc.errno not in (errno.EPROTOTYPE, errno.EAGAIN):
                 raise
-    raise TransportError(f"socket {path} is in use by another process that is running")
+    raise TransportError(f"socket {path} is in use: somebody listens on it")
 
 
 @contextlib.contextmanager
