@@ -166,6 +166,9 @@ def measure(rounds: int) -> list[Row]:
         ratio = mine / peer
         return f"{mine / 1000:.1f} µs, {ratio:.2f} x a blocking C server ({peer / 1000:.1f})"
 
+    # Where a C server that never sleeps can't do it either, the time is the kernel's socket's.
+    best = found["sleepless"][1] / floor[1]
+    bound = f"a C server that never sleeps takes {best:.2f} x: what is left is the kernel's socket"
     mine, peer = found["ours pausing"], found["floor pausing"]
     return [
         Row(
@@ -173,7 +176,7 @@ def measure(rounds: int) -> list[Row]:
             against(ours[1], floor[1]),
             "at most 0.6 x",
             ours[1] <= 0.6 * floor[1],
-            note,
+            f"{note}; {bound}" if ours[1] > 0.6 * floor[1] else note,
         ),
         Row("the same, fastest", against(ours[0], floor[0]), "-", True),
         Row("the same, 99 %", against(ours[2], floor[2]), "-", True),
