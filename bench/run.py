@@ -46,9 +46,9 @@ def main() -> int:
     rounds = 1 if arguments.quick else 3
     parts = [header()]
     parts.append("## Start\n\n" + markdown(startup.measure(2 * rounds + 1)))
-    parts.append("## Register access\n\n" + markdown(register_access.measure(rounds)))
+    parts.append("\n## Register access\n\n" + markdown(register_access.measure(rounds)))
     if not arguments.skip_guests:
-        parts.append("## Guests\n\n" + markdown(guest_traffic.measure(rounds, 4)))
+        parts.append("\n## Guests\n\n" + markdown(guest_traffic.measure(rounds, 4)))
     PAGE.write_text("\n".join(parts) + "\n")
     print(PAGE.read_text())
     return 0
