@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -19,6 +19,7 @@ __all__ = [
     "Offload",
     "QueueKernel",
     "QueueKernels",
+    "QueueStats",
     "QueueInfo",
     "IrqInfo",
     "Doorbell",
@@ -76,6 +77,21 @@ class QueueKernel(Protocol):
 
 
 @attrs.frozen
+class QueueStats:
+    """What a queue has counted since its device was made; the numbers only grow.
+
+    Attributes:
+        packets: Packets that were completed: released, or taken by `push`.
+        bytes: Their bytes, without FCS.
+        dropped: Packets that were lost at this queue, by reason, such as ``length``.
+    """
+
+    packets: int = 0
+    bytes: int = 0
+    dropped: Mapping[str, int] = attrs.field(factory=dict)
+
+
+@attrs.frozen
 class QueueKernels:
     """How frames leave and enter a queue; design section 5, "A packet".
 
@@ -93,6 +109,13 @@ class QueueKernels:
         release: ``(state, burst, rows) -> 0``: completes packets that were peeked.
         notify: ``(state, 0, 0) -> 0``: raises the interrupts that became due since the last call.
         takes: What `push` takes as it is.
+        stats: Tells what the queue has counted; any thread, at any time. None if it counts nothing.
+        kind: What memory format `state` stands for, such as ``memif-server-push``; empty: nobody
+            need know. It lets a source offer a shorter way to sinks that it knows.
+        forward: ``(source state, sink state, rows) -> rows``: kernels of a source that do peek,
+            push and release in one for a sink of a kind, with the same result and the same
+            counters. They move whole packets of at most `rows` rows and stop before whatever they
+            do not handle (an offload, no room): peek, push and release deal with that.
         compiled: Whether the kernels have native addresses.
     """
 
@@ -102,6 +125,9 @@ class QueueKernels:
     release: QueueKernel | None
     notify: QueueKernel | None
     takes: Offload = Offload.NONE
+    stats: Callable[[], QueueStats] | None = None
+    kind: str = ""
+    forward: Mapping[str, QueueKernel] = attrs.field(factory=dict)
 
     @property
     def compiled(self) -> bool:
@@ -172,15 +198,35 @@ class Doorbell:
     Args:
         id: Number within the device.
         address: Address of a 4-byte word, kept alive by the provider.
+        private: The provider's own.
+        on_polled: Called when `polled` changes: the peer may be asked to ring, or not to.
 
     Attributes:
         flags: `DoorbellFlag.MEMORY`, and `FD` once `fileno` was asked for.
         size: Bytes of the word: 4.
     """
 
-    __slots__ = ("_fd", "_subscribers", "_word", "address", "id", "private", "size")
+    __slots__ = (
+        "_fd",
+        "_on_polled",
+        "_polled",
+        "_subscribers",
+        "_word",
+        "address",
+        "id",
+        "private",
+        "size",
+    )
 
-    def __init__(self, id: int, address: int, private: Any = None) -> None:
+    def __init__(
+        self,
+        id: int,
+        address: int,
+        private: Any = None,
+        on_polled: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._on_polled = on_polled
+        self._polled = False
         self.id = id
         self.address = address
         self.size = 4
@@ -217,6 +263,21 @@ class Doorbell:
     def unsubscribe(self, callback: Callable[[], None]) -> None:
         """Undo `subscribe`; unknown callbacks are ignored."""
         self._subscribers = tuple(c for c in self._subscribers if c != callback)
+
+    @property
+    def polled(self) -> bool:
+        """Whether its user looks by itself, again and again, and needs no ring.
+
+        Set by whoever runs the queue's kernels, on the loop's thread. Rings may still come.
+        """
+        return self._polled
+
+    @polled.setter
+    def polled(self, polled: bool) -> None:
+        if polled != self._polled:
+            self._polled = polled
+            if self._on_polled is not None:
+                self._on_polled(polled)
 
     def fileno(self) -> int:
         """An eventfd that becomes readable at each ring; made at the first call, owned by this."""

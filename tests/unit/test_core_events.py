@@ -125,6 +125,18 @@ def test_a_doorbell_tells_by_descriptor_once_it_was_asked_for_one(word):
     assert bell.flags == DoorbellFlag.MEMORY
 
 
+def test_who_polls_tells_the_provider_once(word):
+    told = []
+    bell = Doorbell(0, ctypes.addressof(word), on_polled=told.append)
+    assert bell.polled is False
+    bell.polled = True
+    bell.polled = True
+    assert (bell.polled, told) == (True, [True])
+    bell.polled = False
+    assert told == [True, False]
+    Doorbell(1, ctypes.addressof(word)).polled = True  # nobody wants to know
+
+
 def test_queue_numbers_say_pair_and_direction():
     assert [(rx_queue(p), tx_queue(p)) for p in range(3)] == [(0, 1), (2, 3), (4, 5)]
 

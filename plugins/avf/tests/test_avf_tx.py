@@ -77,6 +77,8 @@ def test_a_plain_frame_is_shown_where_it_lies_and_completed(guest):
     assert guest.signals(1) == 1
     assert guest.peek() == []
     assert guest.port.stats()[6:] == (len(FRAME), 1, 0, 0, 0, 0)
+    told = guest.port.kernels(1).stats()
+    assert (told.packets, told.bytes, sum(told.dropped.values())) == (1, len(FRAME), 0)
 
 
 def test_what_was_not_released_is_shown_again(guest):

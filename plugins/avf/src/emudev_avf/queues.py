@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from emudev_core.queues import Doorbell
+from emudev_core.queues import Doorbell, QueueStats
 from emudev_net.primitives import Words
 
 from .descriptors import RX_SIZE, TX_SIZE
 from .words import (
     OFF,
     ON,
+    Q_BROADCAST,
+    Q_BYTES,
     Q_ENABLED,
     Q_EPOCH,
     Q_HEAD,
     Q_INDEX,
     Q_LENGTH,
+    Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
     Q_RING,
     Q_RING_HOST,
     Q_TAIL,
+    Q_UNICAST,
     Q_VECTOR,
     QUEUE_WORDS,
     R_BUFFER_SIZE,
@@ -108,6 +112,11 @@ class Ring:
     def drops(self) -> dict[str, int]:
         """Frames dropped, by reason; they only grow."""
         return {name: self._get(Q_REASONS + 8 * i) for i, name in enumerate(self.REASONS)}
+
+    def stats(self) -> QueueStats:
+        """What the queue has counted; any thread."""
+        packets = self._get(Q_UNICAST) + self._get(Q_MULTICAST) + self._get(Q_BROADCAST)
+        return QueueStats(packets, self._get(Q_BYTES), self.drops)
 
     def _configure(self, base: int, length: int) -> None:
         self.disable()

@@ -331,6 +331,7 @@ class Port:
                 push=None,
                 release=tx_kernels.release,
                 notify=notify,
+                stats=self.tx[pair].stats,
             )
         return QueueKernels(
             state=self.rx[pair].state,
@@ -339,6 +340,7 @@ class Port:
             release=None,
             notify=notify,
             takes=Offload.CSUM | Offload.VLAN,
+            stats=self.rx[pair].stats,
         )
 
     @property
