@@ -1,0 +1,1 @@
+"""The command ``emudev testpmd``: forwards packets between ports as DPDK's testpmd does."""
