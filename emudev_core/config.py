@@ -4,16 +4,48 @@ A plugin declares what it can be told as a subclass; msgspec's ``Meta`` holds ra
 description, ``msgspec.field(name=...)`` a dashed name. vdev strings and TOML both end here, and
 nothing is created or opened before all configurations are valid.
 
-Subclasses are frozen, take keywords only and refuse unknown fields without saying so.
+Subclasses are frozen, take keywords only and refuse unknown fields without saying so. One that uses
+something of the machine that two can't have, such as a socket's path, tells so by `Config.claims`.
 """
 
 from __future__ import annotations
 
-from typing import Any, dataclass_transform
+import os
+from collections.abc import Iterable
+from typing import Any, Self, dataclass_transform
 
+import attrs
 import msgspec
 
-__all__ = ["BackendConfig", "Config", "ObserverConfig", "ProviderConfig", "TransportConfig"]
+__all__ = [
+    "BackendConfig",
+    "Claim",
+    "Config",
+    "ObserverConfig",
+    "ProviderConfig",
+    "TransportConfig",
+]
+
+
+@attrs.frozen
+class Claim:
+    """Something of this machine that a configuration will use, so that no other may.
+
+    Attributes:
+        thing: What, for people, and the same text for the same thing: ``interface tap0``.
+        key: The key of the configuration that asks for it.
+        sharers: Claims of one thing with the same name here do not exclude each other; empty: it
+            is for one only.
+    """
+
+    thing: str
+    key: str
+    sharers: str = ""
+
+    @classmethod
+    def file(cls, path: str, key: str, sharers: str = "") -> Self:
+        """A claim of a file or a socket, however its path is spelt; it need not be there yet."""
+        return cls(f"the path {os.path.realpath(path)}", key, sharers)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -30,6 +62,14 @@ class ConfigMeta(msgspec.StructMeta):
 
 class Config(msgspec.Struct, metaclass=ConfigMeta):
     """Base of all configurations."""
+
+    def claims(self) -> Iterable[Claim]:
+        """What the plugin will open or make of which there is one on the machine.
+
+        Asked for before anything is built: two entries that claim one thing are a mistake of the
+        user's, whose message names both.
+        """
+        return ()
 
 
 class ProviderConfig(Config):

@@ -114,8 +114,8 @@ class Host:
         Raises:
             PluginError: A plugin's builder failed.
         """
+        self._planner.adopt(plan)
         for device in plan.devices:
-            self._planner.devices.setdefault(device.name, device.spec.name)
             self._make_device(device)
         for backend in plan.backends:
             self._make_backend(backend)
@@ -135,7 +135,7 @@ class Host:
                 transport = _build(plan.transport, serve, plan.transport_config, served)
                 device.register(transport, plan.transport.name, plan.transport.origin)
         except BaseException:
-            self._planner.devices.pop(plan.name, None)
+            self._planner.forget(plan.name)
             device.close()
             self.registry.release(device)
             raise
@@ -144,12 +144,20 @@ class Host:
 
     def _make_backend(self, plan: BackendPlan) -> object:
         devices = {key: self.registry.get(name) for key, name in plan.devices.items()}
-        for device in devices.values():
-            _check_resting(device, plan.name)
-        context = BackendContext(plan.name, devices, self.loop)
-        backend = _build(plan.spec, plan.spec.build, plan.config, context)
-        for device in dict.fromkeys(devices.values()):
-            device.register(backend, plan.name, plan.spec.origin)
+        registered: list[Device] = []
+        try:
+            for device in devices.values():
+                _check_resting(device, plan.name)
+            context = BackendContext(plan.name, devices, self.loop)
+            backend = _build(plan.spec, plan.spec.build, plan.config, context)
+            for device in dict.fromkeys(devices.values()):
+                device.register(backend, plan.name, plan.spec.origin)
+                registered.append(device)
+        except BaseException:
+            for device in registered:
+                device.unregister(backend)
+            self._planner.forget(plan.name)
+            raise
         return backend
 
     def _make_observer(self, plan: ObserverPlan) -> object:

@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 
 import attrs
 
-from .config import BackendConfig, ObserverConfig, ProviderConfig, TransportConfig
+from .config import (
+    BackendConfig,
+    Claim,
+    Config,
+    ObserverConfig,
+    ProviderConfig,
+    TransportConfig,
+)
 from .conversion import convert, read_number
 from .errors import ConfigError
 from .names import hint
@@ -94,6 +101,15 @@ class Plan:
     observers: tuple[ObserverPlan, ...] = ()
 
 
+@attrs.frozen
+class _Claimed:
+    """A claim, and who made it."""
+
+    claim: Claim
+    owner: str
+    where: str
+
+
 class Planner:
     """Resolves entries one after the other, and remembers the names that are taken.
 
@@ -109,6 +125,7 @@ class Planner:
         self.devices: dict[str, str] = {}
         self._backends: dict[str, str] = {}
         self._served: dict[str, str] = {}
+        self._claims: list[_Claimed] = []
 
     def plan(self, vdevs: Sequence[Entry], observers: Iterable[Entry] = ()) -> Plan:
         """Resolve all entries; devices first, so that the order does not matter.
@@ -153,6 +170,46 @@ class Planner:
             hint=f"{near}; {broken}" if broken else near,
         )
 
+    def forget(self, name: str) -> None:
+        """Give back the name of a device or backend that was not made, and what it claimed."""
+        self.devices.pop(name, None)
+        self._backends.pop(name, None)
+        self._served = {device: by for device, by in self._served.items() if by != name}
+        self._claims = [claimed for claimed in self._claims if claimed.owner != name]
+
+    def _claim(self, entry: Entry, owner: str, *configs: Config | None) -> None:
+        """Keep what an entry's configurations claim, all or nothing.
+
+        Raises:
+            ConfigError: Another entry has claimed it, or this one twice; the message names both.
+        """
+        made: list[_Claimed] = []
+        for claim in _claims_of(configs):
+            where = entry.at(claim.key)
+            for other in (*self._claims, *made):
+                shared = claim.sharers and claim.sharers == other.claim.sharers
+                if other.claim.thing == claim.thing and not shared:
+                    raise ConfigError(
+                        f"{claim.thing} can't be used by {owner} and by {other.owner} "
+                        f"({other.where})",
+                        where=where,
+                    )
+            made.append(_Claimed(claim, owner, where))
+        self._claims += made
+
+    def adopt(self, plan: Plan) -> None:
+        """Take over what another planner gave out, so that its names and claims are taken here."""
+        for device in plan.devices:
+            self.devices.setdefault(device.name, device.spec.name)
+            self._take(device.name, device.config, device.transport_config)
+        for backend in plan.backends:
+            self._backends.setdefault(backend.name, backend.spec.name)
+            self._served |= dict.fromkeys(backend.devices.values(), backend.name)
+            self._take(backend.name, backend.config)
+
+    def _take(self, owner: str, *configs: Config | None) -> None:
+        self._claims += [_Claimed(claim, owner, owner) for claim in _claims_of(configs)]
+
     # -- devices
 
     def device(self, entry: Entry) -> DevicePlan:
@@ -177,6 +234,7 @@ class Planner:
         if transport is not None:
             rest = {k: v for k, v in values.items() if k in carried}
             transport_config = convert(entry, rest, transport.config)
+        self._claim(entry, name, config, transport_config)
         self.devices[name] = entry.where
         return DevicePlan(name, spec, config, transport, transport_config)
 
@@ -240,6 +298,7 @@ class Planner:
                 raise ConfigError(
                     f"{device} has a backend already: {self._served[device]}", where=entry.at(key)
                 )
+        self._claim(entry, name, config)
         self._served |= dict.fromkeys(devices.values(), name)
         self._backends[name] = entry.where
         return BackendPlan(name, spec, config, devices)
@@ -297,3 +356,7 @@ class Planner:
                 raise ConfigError(
                     f"expected {key}=DEVICE", where=entry.where, hint=f"known: {known}"
                 )
+
+
+def _claims_of(configs: Iterable[Config | None]) -> list[Claim]:
+    return [claim for config in configs if config is not None for claim in config.claims()]

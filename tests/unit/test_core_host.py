@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from emudev_core.config import BackendConfig, ObserverConfig, ProviderConfig
+from emudev_core.config import BackendConfig, Claim, ObserverConfig, ProviderConfig
 from emudev_core.errors import (
     BackendError,
     ConfigError,
@@ -18,15 +18,20 @@ from emudev_core.hooks import hookimpl
 from emudev_core.host import Host
 from emudev_core.lifecycle import State
 from emudev_core.loop import Loop
+from emudev_core.plan import Planner
 from emudev_core.specs import BackendSpec, ObserverSpec, ProviderSpec
 from emudev_core.testing import exerciser, loopback, port
 from emudev_core.testing.builders import make_plugins, open_descriptors
+from emudev_core.vdev import parse_vdev
 
 LOG = []
 
 
 class SinkConfig(BackendConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fail: str = ""
+
+    def claims(self):
+        return (Claim("the sink", "fail"),) if self.fail == "build" else ()
 
 
 class Sink:
@@ -173,6 +178,22 @@ def test_a_builder_that_raises_is_named_and_leaves_no_device(host):
     assert host.registry.find("no_emudev_0") is None
     with pytest.raises(ConfigError, match="not on this machine"):
         host.add("emu_no,id=0")  # and not: the id is taken
+
+
+def test_after_a_failed_builder_its_device_may_have_another_backend(host):
+    host.add("emu_port")
+    for _ in range(2):
+        with pytest.raises(PluginError, match="no such"):
+            host.add("sink,port_emu_id=0,fail=build")
+    assert host.add("sink,port_emu_id=0").context.name == "sink_0"
+
+
+def test_what_a_plan_took_is_taken_for_what_is_added_later(host):
+    planner = Planner(host.plugins)
+    host.build(planner.plan([parse_vdev("emu_port"), parse_vdev("sink,port_emu_id=0")]))
+    with pytest.raises(ConfigError, match="port_emudev_0 has a backend already: sink_0"):
+        host.add("sink,port_emu_id=0")
+    assert host.add("emu_port").name == "port_emudev_1"
 
 
 def test_an_observer_counts_without_the_device_knowing(host):

@@ -6,7 +6,13 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from emudev_core.config import BackendConfig, ObserverConfig, ProviderConfig, TransportConfig
+from emudev_core.config import (
+    BackendConfig,
+    Claim,
+    ObserverConfig,
+    ProviderConfig,
+    TransportConfig,
+)
 from emudev_core.conversion import keys
 from emudev_core.errors import ConfigError
 from emudev_core.plan import Planner
@@ -34,10 +40,23 @@ class SocketConfig(TransportConfig):
     path: Annotated[str, Meta(description="socket to listen on")]
     max_fds: int = msgspec.field(default=64, name="max-fds")
 
+    def claims(self):
+        return (Claim.file(self.path, "path"),)
+
 
 class TapConfig(BackendConfig):
     iface: Annotated[str, Meta(min_length=1, max_length=15)]
     create: Literal["auto", "yes", "no"] = "auto"
+
+
+class PipeConfig(BackendConfig):
+    socket: str
+    far: str | None = None
+
+    def claims(self):
+        yield Claim.file(self.socket, "socket", "pipes")
+        if self.far:
+            yield Claim.file(self.far, "far")
 
 
 class CountConfig(ObserverConfig):
@@ -56,6 +75,7 @@ PLUGINS = make_plugins(
     BackendSpec(name="tap_backend", summary="", config=TapConfig, build=nothing),
     BackendSpec(name="wire", summary="", config=BackendConfig, build=nothing, devices=("a", "b")),
     BackendSpec(name="net_pcap", summary="", config=BackendConfig, build=nothing, devices=()),
+    BackendSpec(name="pipe", summary="", config=PipeConfig, build=nothing, devices=()),
     ObserverSpec(name="count_reads", summary="", config=CountConfig, build=nothing),
 )
 
@@ -254,6 +274,46 @@ def test_a_port_of_its_own_names_none():
 )
 def test_mistakes_get_one_line_that_says_what_would_be_right(vdevs, message):
     assert refused(*vdevs) == message
+
+
+@pytest.mark.parametrize("other", ["/run/x.sock", "/run/../run//x.sock"])
+def test_two_devices_at_one_socket_are_a_mistake_that_names_both(other):
+    assert refused("emu_iavf,path=/run/x.sock,id=3", f"emu_iavf,path={other},id=1") == (
+        "--vdev emu_iavf: path: the path /run/x.sock can't be used by avf_emudev_1 and by "
+        "avf_emudev_3 (--vdev emu_iavf: path)"
+    )
+
+
+def test_the_places_of_both_are_named_in_a_file(tmp_path):
+    path = tmp_path / "emudev.toml"
+    table = '[[vdev]]\ndriver = "emu_iavf"\npath = "/run/x.sock"\n'
+    path.write_text(table + table)
+    with pytest.raises(ConfigError) as caught:
+        Planner(PLUGINS).plan(*parse_toml(path))
+    assert str(caught.value) == (
+        f"{path}: $.vdev[1].path: the path /run/x.sock can't be used by avf_emudev_1 and by "
+        f"avf_emudev_0 ({path}: $.vdev[0].path)"
+    )
+
+
+def test_a_relative_path_is_the_same_socket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "can't be used by" in refused("emu_iavf,path=x.sock", f"emu_iavf,path={tmp_path}/x.sock")
+
+
+def test_things_that_may_be_shared_are_shared_among_equals_only():
+    made = plan("pipe,socket=/run/x.sock", "pipe,socket=/run/x.sock")
+    assert [backend.name for backend in made.backends] == ["pipe_0", "pipe_1"]
+    assert "the path /run/x.sock" in refused("emu_iavf,path=/run/x.sock", "pipe,socket=/run/x.sock")
+    assert "by pipe_0 and by pipe_0" in refused("pipe,socket=/run/x.sock,far=/run/x.sock")
+
+
+def test_a_refused_entry_claims_nothing():
+    planner = Planner(PLUGINS)
+    planner.device(parse_vdev("emu_iavf,path=/run/x.sock"))
+    with pytest.raises(ConfigError):
+        planner.backend(parse_vdev("pipe,socket=/run/y.sock,far=/run/x.sock"))
+    planner.device(parse_vdev("emu_iavf,path=/run/y.sock"))
 
 
 def test_mistakes_of_observers():

@@ -34,6 +34,15 @@ def test_a_name_of_fifteen_characters_is_the_longest():
         config(iface="a" * 16)
 
 
+def test_an_interface_is_for_one_backend_with_all_its_queues():
+    one, same, other = (
+        list(config(iface=name, queues=queues).claims())
+        for name, queues in (("tap0", 1), ("tap0", 2), ("tap1", 1))
+    )
+    assert one == same
+    assert not set(one) & set(other)
+
+
 @pytest.mark.parametrize("name", ["tap/0", "tap%d", "a:1", "a b", "tap\n", "größe", ".", ".."])
 def test_names_that_the_kernel_refuses_or_expands_are_refused(name):
     with pytest.raises(msgspec.ValidationError, match="can't be the name of an interface"):

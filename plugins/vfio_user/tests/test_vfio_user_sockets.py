@@ -34,6 +34,23 @@ def test_a_socket_is_made_with_its_mode_whatever_the_umask(tmp_path: Path) -> No
         os.umask(umask)
 
 
+def test_the_umask_of_other_threads_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "umask", asked.append)
+    open_socket(str(tmp_path / "s"), 0o660).close()
+    assert asked == []
+
+
+def test_a_socket_is_claimed_however_its_path_is_spelt(tmp_path: Path) -> None:
+    one, other = (VfioUserConfig(path=f"{tmp_path}{middle}/s") for middle in ("", "/./"))
+    assert list(one.claims()) == list(other.claims())
+    inherited = list(VfioUserConfig(path="fd:3").claims())
+    assert inherited == list(VfioUserConfig(path="fd:3").claims())
+    assert inherited != list(VfioUserConfig(path="fd:4").claims())
+
+
 def test_the_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
     _stale(tmp_path / "s")
     listening = open_socket(str(tmp_path / "s"))

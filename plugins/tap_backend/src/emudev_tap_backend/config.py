@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from emudev_core import BackendConfig
+from emudev_core.config import BackendConfig, Claim
 
 __all__ = ["MAX_NAME", "TapConfig"]
 
@@ -67,14 +68,13 @@ class TapConfig(BackendConfig):
             extra_json_schema={"unit": "bytes"},
         ),
     ] = None
-
     workers: Annotated[
         int,
         Meta(
             ge=0,
             le=16,
-            description="threads that move the frames, at most one for each queue of the interface,"
-            " 0 to 16; 0: the thread that serves the device does, the fastest on few cores",
+            description="threads that move the frames, at most one for each queue of the interface;"
+            " 0: the thread that serves the device does, the fastest on few cores",
         ),
     ] = 0
     polling: Annotated[
@@ -97,3 +97,7 @@ class TapConfig(BackendConfig):
                 )
         if self.iface in (".", ".."):
             raise ValueError(f"iface: {self.iface!r} can't be the name of an interface")
+
+    def claims(self) -> Iterable[Claim]:
+        """The interface, its queues too: the kernel would spread its frames over both."""
+        return (Claim(f"the interface {self.iface}", "iface"),)

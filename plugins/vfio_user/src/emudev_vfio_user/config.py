@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from msgspec import Meta
 
-from emudev_core.config import TransportConfig
+from emudev_core.config import Claim, TransportConfig
 
 __all__ = ["VfioUserConfig"]
 
@@ -39,6 +40,12 @@ class VfioUserConfig(TransportConfig):
         from .sockets import check_path
 
         check_path(self.path)
+
+    def claims(self) -> Iterable[Claim]:
+        """The socket: a device has one of its own."""
+        if self.path.startswith("fd:"):
+            return (Claim(f"the inherited descriptor {self.path.removeprefix('fd:')}", "path"),)
+        return (Claim.file(self.path, "path"),)
 
     @property
     def file_mode(self) -> int:

@@ -141,17 +141,18 @@ def open_socket(path: str, mode: int = 0o600) -> ListeningSocket:
 
 
 def _bind(sock: socket.socket, path: str, mode: int) -> None:
-    umask = os.umask(0o777 & ~mode)
+    # The file gets the socket's own mode less the umask, which is the whole process': not touched,
+    # since other threads make files too. What the umask took is given back when the file is there.
+    # Source: Linux, unix_bind().
+    os.fchmod(sock.fileno(), mode)
     try:
-        try:
-            sock.bind(path)
-        except OSError as exc:
-            if exc.errno != errno.EADDRINUSE:
-                raise
-            _remove_stale(path)
-            sock.bind(path)
-    finally:
-        os.umask(umask)
+        sock.bind(path)
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        _remove_stale(path)
+        sock.bind(path)
+    os.chmod(path, mode)
 
 
 def _remove_stale(path: str) -> None:
