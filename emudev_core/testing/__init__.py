@@ -15,9 +15,14 @@ is under test, and pytest does the rest.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .contracts import BackendContract, ProviderContract, TransportContract
+    from .contracts import (
+        BackendContract,
+        FrameBackendContract,
+        ProviderContract,
+        TransportContract,
+    )
 
-__all__ = ["BackendContract", "ProviderContract", "TransportContract"]
+__all__ = ["BackendContract", "FrameBackendContract", "ProviderContract", "TransportContract"]
 
 
 def __getattr__(name: str) -> Any:

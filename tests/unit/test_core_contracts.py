@@ -11,7 +11,7 @@ from emudev_core.queues import rx_queue, tx_queue
 from emudev_core.specs import BackendSpec
 from emudev_core.testing import exerciser, loopback, port
 from emudev_core.testing.builders import make_plugins
-from emudev_core.testing.contracts import BackendContract, ProviderContract, TransportContract
+from emudev_core.testing.contracts import FrameBackendContract, ProviderContract, TransportContract
 
 
 class TestExerciser(ProviderContract):
@@ -76,9 +76,8 @@ class Mirror:
 MIRROR = BackendSpec(name="mirror", summary="For tests", config=BackendConfig, build=Mirror)
 
 
-class TestMirror(BackendContract):
+class TestMirror(FrameBackendContract):
     vdev = "mirror"
-    frames = True
 
     @pytest.fixture
     def plugins(self) -> Plugins:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from emudev_core.testing.contracts import BackendContract
+from emudev_core.testing.contracts import FrameBackendContract
 from emudev_net.jit import compile_now
 from emudev_tap_backend.backend import KERNELS
 
@@ -14,9 +14,8 @@ ETH_P_ALL = 3
 
 @pytest.mark.root
 @pytest.mark.usefixtures("namespace")
-class TestTapBackend(BackendContract):
+class TestTapBackend(FrameBackendContract):
     vdev = "tap_backend,iface=tap7"
-    frames = True
 
     @pytest.fixture
     def backend(self, host, device):
