@@ -56,7 +56,7 @@ def emudev_get_irq_groups() -> Sequence[IrqGroup]:
 
 @hookspec(firstresult=True)
 def emudev_region_read(region: int, offset: int, size: int) -> int:
-    """Read a register of 1, 2, 4 or 8 bytes.
+    """Read 1, 2, 4 or 8 bytes, most often a register; aligned or not.
 
     Called for each such access inside the region's size, tens of thousands of times a second.
 
@@ -74,7 +74,7 @@ def emudev_region_read(region: int, offset: int, size: int) -> int:
 
 @hookspec(firstresult=True)
 def emudev_region_write(region: int, offset: int, size: int, value: int) -> bool:
-    """Write a register of 1, 2, 4 or 8 bytes. Called as `emudev_region_read`.
+    """Write 1, 2, 4 or 8 bytes, most often a register. Called as `emudev_region_read`.
 
     Writes to declared doorbells (`RegionInfo.doorbells`) come here only while an observer watches
     this hook; else the transport stores and rings them itself.
@@ -96,7 +96,7 @@ def emudev_region_write(region: int, offset: int, size: int, value: int) -> bool
 def emudev_region_read_bulk(region: int, offset: int, size: int) -> bytes:
     """Read any number of bytes, such as the whole configuration space.
 
-    Called for accesses that `emudev_region_read` does not take: other sizes, or across registers.
+    Called for accesses of other sizes than `emudev_region_read` takes.
 
     Returns:
         Exactly `size` bytes.
@@ -228,7 +228,8 @@ def emudev_reset(kind: ResetKind) -> Later | bool:
 def emudev_quiesce() -> Later | bool:
     """Come to rest: finish what is under way, touch no guest memory until the next command.
 
-    Called before a device is saved and by transports whose protocol asks for it.
+    Called by transports whose protocol asks for it, and by a program before it saves a device that
+    runs.
 
     Returns:
         True, or a `Later`.

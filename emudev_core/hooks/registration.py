@@ -1,7 +1,7 @@
 """What an installed distribution offers: records, not live objects.
 
-Called once per process, after all entry points were loaded, on the main thread, one plugin after
-the other; a plugin that raises is reported with its distribution and version and the others go on.
+Called once per process, each plugin's right after its import, one plugin after the other, on the
+main thread; one that raises is reported with its distribution and version and the others go on.
 Nothing heavy may be imported to answer: builders import what they need when they run.
 """
 

@@ -6,7 +6,6 @@ A guest's access comes here as a register; what it means is in `mailbox`, `vf`, 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -93,29 +92,10 @@ class AvfDevice(PciFunction):
         self.ready = False
         self._compilation: Compilation | None = None
         self._running = False
-        self._bind_doorbells()
+        # Tails latch in their words, whatever the state of the queue.
+        self.bind_doorbells("QTX_TAIL1", [ring.doorbell for ring in self.port.tx])
+        self.bind_doorbells("QRX_TAIL1", [ring.doorbell for ring in self.port.rx])
         add_attributes(self)
-
-    def _bind_doorbells(self) -> None:
-        """Tails are latched by their words alone; those of queues that are not there are ignored.
-
-        A row of registers is bound as a whole, so that the rest of it gets words that nobody reads.
-        """
-        pairs = self.config.queues
-        rows = {
-            "QTX_TAIL1": [ring.doorbell for ring in self.port.tx],
-            "QRX_TAIL1": [ring.doorbell for ring in self.port.rx],
-        }
-        spare = 2 * (MAP["QTX_TAIL1"].count - pairs)
-        self._spare_words = (ctypes.c_uint32 * max(1, spare))()
-        unused = [
-            Doorbell(2 * pairs + i, ctypes.addressof(self._spare_words) + 4 * i)
-            for i in range(spare)
-        ]
-        for name, bells in rows.items():
-            missing = MAP[name].count - pairs
-            self.bind_doorbells(name, [*bells, *unused[:missing]])
-            del unused[:missing]
 
     # -- lifecycle
 

@@ -96,7 +96,7 @@ MAP: Final = RegisterMap(
             0x0000,
             count=MAX_QUEUES,
             doc="Doorbell of a transmit queue: the index behind its last descriptor. Latched"
-            " whatever the state of the queue; those of queues that are not there are ignored.",
+            " whatever the state of the queue; those of queues that are not there do nothing.",
             source=_SOURCE,
         ),
         Reg(
