@@ -174,6 +174,9 @@ def test_qemu_s_own_nics_sit_on_the_tap_of_their_number(words):
     devices = [json.loads(word) for word in found if word.startswith("{")]
     assert [device["driver"] for device in devices] == ["e1000e", "virtio-net-pci"]
     assert [device["mac"] for device in devices] == ["52:54:00:77:00:02", "52:54:00:77:00:03"]
+    found = words(Machine((Nic("igb", tap=3, mac="52:54:00:77:00:09"),)))
+    assert "tap,id=net0,ifname=tap3,script=no,downscript=no,vhost=off" in found
+    assert '"mac": "52:54:00:77:00:09"' in found[-1]
     assert drivers([Nic("e1000e"), Nic("virtio"), Nic("e1000e"), Nic("none")]) == [
         "e1000e",
         "virtio_net",

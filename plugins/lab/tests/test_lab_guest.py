@@ -11,6 +11,7 @@ import pytest
 from emudev_lab.errors import CommandError, GuestError
 from emudev_lab.host import emudev_command
 from emudev_lab.lab import Lab
+from emudev_lab.qemu import Nic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -99,6 +100,20 @@ def test_a_second_boot_is_a_new_guest_on_the_same_host_side(guest, emudev):
         "console.log",
         "console1.log",
     ]
+
+
+def test_two_guests_reach_each_other_over_a_bridge(emudev):
+    first = emudev.another(Nic("e1000e"))
+    second = emudev.another(
+        Nic("e1000e", tap=1, mac="52:54:00:77:00:03"),
+        variables={"GUEST_IP": "192.168.77.3", "GUEST_IP6": "fd77::3", "HOST_IP": "192.168.77.2"},
+    )
+    emudev.side.add_taps(2)
+    emudev.host("ip link add hub type bridge && ip link set hub up")
+    emudev.host("for tap in tap0 tap1; do ip link set $tap master hub; done")
+    first.sh("nic_up")
+    second.sh("nic_up; until_true 20 ping -q -c 1 -W 1 $HOST_IP")
+    assert "192.168.77.3" in first.sh("ip neighbour; ping -q -c 1 192.168.77.3 >/dev/null")
 
 
 @pytest.mark.parametrize("name", ["smoke", "tcp"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -65,6 +65,7 @@ class Emudev:
         self.side = HostSide(Lab())
         self._logs = logs
         self.guest = LazyGuest(self.side, options)
+        self._guests = [self.guest]
 
     def __call__(self, *vdevs: str, options: Sequence[str] = ()) -> Server:
         """Start ``emudev run`` with these vdevs and wait until it is ready.
@@ -75,6 +76,27 @@ class Emudev:
             options: Further options of ``emudev run``.
         """
         return self.side.serve_vdevs(vdevs, options)
+
+    def command(self, command: str) -> Server:
+        """Start any server by a shell command and wait until its sockets listen.
+
+        Args:
+            command: Such as ``emudev testpmd --vdev emu_iavf,path={sock},id=0 ...``; ``{sock}``,
+                ``{tap}`` and ``{dir}`` are filled in.
+        """
+        return self.side.serve_command(command)
+
+    def another(self, *nics: Nic, variables: Mapping[str, str] | None = None) -> LazyGuest:
+        """A further guest; it boots when it is first used.
+
+        Args:
+            *nics: Its NICs, such as ``Nic("vfio-user", server.sockets[1])``.
+            variables: Further variables for its commands, such as its own addresses (``GUEST_IP``,
+                ``GUEST_IP6``) and those of its peer (``HOST_IP``, ``HOST_IP6``).
+        """
+        guest = LazyGuest(self.side, self.options, nics, variables)
+        self._guests.append(guest)
+        return guest
 
     @property
     def logs(self) -> Path:
@@ -95,14 +117,15 @@ class Emudev:
         return self.side.run(command, timeout=timeout, check=True).output.removesuffix("\n")
 
     def close(self) -> list[str]:
-        """End the guest, then the servers.
+        """End the guests, then the servers.
 
         Returns:
             What was wrong with them.
         """
         faults: list[str] = []
         try:
-            faults += self.guest.finish()
+            for guest in self._guests:
+                faults += guest.finish()
         finally:
             faults += self.side.close()
         return faults
@@ -119,11 +142,21 @@ class LazyGuest:
     Args:
         side: The host's side.
         options: What it is.
+        nics: Its NICs; None: what `options` says, else all that servers serve when it boots.
+        variables: Further variables for its commands.
     """
 
-    def __init__(self, side: HostSide, options: Options) -> None:
+    def __init__(
+        self,
+        side: HostSide,
+        options: Options,
+        nics: Sequence[Nic] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._side = side
         self._options = options
+        self._nics = nics
+        self._variables = variables
         self._guest: Guest | None = None
         self._faults: list[str] = []
 
@@ -131,18 +164,20 @@ class LazyGuest:
         """Boot it, unless it runs already."""
         if self._guest is None:
             options = self._options
-            nics = tuple(
-                Nic("vfio-user", path) for server in self._side.servers for path in server.sockets
-            )
-            if options.nic is not None:
-                nics = (Nic.parse(options.nic),)
+            nics = self._nics
+            if nics is None and options.nic is not None:
+                nics = [Nic.parse(options.nic)]
+            elif nics is None:
+                served = (path for server in self._side.servers for path in server.sockets)
+                nics = [Nic("vfio-user", path) for path in served]
             self._side.add_taps(1)
             self._guest = Guest(
                 self._side,
                 self._side.lab.kernel(options.kernel),
-                Machine(nics, smp=options.smp, mem=options.mem, accel=options.accel),
+                Machine(tuple(nics), smp=options.smp, mem=options.mem, accel=options.accel),
                 programs=options.programs,
                 modules=options.modules,
+                variables=self._variables,
             )
             if options.drivers:
                 self._guest.load_drivers()

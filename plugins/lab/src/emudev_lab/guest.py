@@ -82,7 +82,8 @@ class Guest:
         self._log: KernelLog | None = None
         self._marks: dict[str, tuple[float, float, float]] = {}
         self._prelude = _prelude(kernel, machine, variables or {})
-        host.add_taps(len(machine.nics))
+        taps = [i if nic.tap is None else nic.tap for i, nic in enumerate(machine.nics)]
+        host.add_taps(max(taps, default=-1) + 1)
         number = len(list(host.folder.glob("console*.log")))
         suffix = str(number) if number else ""
         self.console = host.folder / f"console{suffix}.log"

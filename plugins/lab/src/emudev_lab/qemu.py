@@ -41,10 +41,14 @@ class Nic:
     Attributes:
         kind: One of `KINDS`: a device on a vfio-user socket, or a NIC of QEMU's own.
         socket: The socket, for ``vfio-user``.
+        tap: Number of the TAP interface behind a NIC of QEMU's own; None: the NIC's number.
+        mac: MAC address of a NIC of QEMU's own; empty: one by its number.
     """
 
     kind: str
     socket: Path | None = None
+    tap: int | None = None
+    mac: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Nic:
@@ -60,7 +64,7 @@ class Machine:
     """What a guest has.
 
     Attributes:
-        nics: Its NICs; the backend of NIC N of QEMU's own is TAP N.
+        nics: Its NICs.
         smp: Processors.
         mem: Memory, MiB.
         accel: ``tcg`` or ``kvm``.
@@ -130,9 +134,10 @@ def _nic(number: int, nic: Nic, machine: Machine) -> list[str]:
         "driver": "virtio-net-pci" if nic.kind == "virtio" else nic.kind,
         "id": f"nic{number}",
         "netdev": f"net{number}",
-        "mac": f"52:54:00:77:00:{2 + number:02x}",
+        "mac": nic.mac or f"52:54:00:77:00:{2 + number:02x}",
         "romfile": "",
         **place,
     }
-    backend = f"tap,id=net{number},ifname={tap(number)},script=no,downscript=no,vhost=off"
+    interface = tap(number if nic.tap is None else nic.tap)
+    backend = f"tap,id=net{number},ifname={interface},script=no,downscript=no,vhost=off"
     return ["-netdev", backend, "-device", json.dumps(device)]

@@ -74,8 +74,10 @@ nic_up() {
     until_true 20 nic_if "$n" || fail "no network interface of NIC $n"
     IF=$(nic_if "$n")
     between=$(uptime_ms)
-    ip address replace "192.168.$((77 + n)).2/24" dev "$IF" || fail "no IPv4 address on $IF"
-    ip address replace "fd77:$n::2/64" dev "$IF" nodad || fail "no IPv6 address on $IF"
+    local ip=$GUEST_IP ip6=$GUEST_IP6
+    [ "$n" = 0 ] || ip=192.168.$((77 + n)).2 ip6=fd77:$n::2
+    ip address replace "$ip/24" dev "$IF" || fail "no IPv4 address on $IF"
+    ip address replace "$ip6/64" dev "$IF" nodad || fail "no IPv6 address on $IF"
     ip link set "$IF" up || fail "$IF can't be set up"
     # A device keeps its link down until its data path is compiled, which takes a while the first time.
     until_true 60 carrier "$IF" || fail "$IF has no link"
