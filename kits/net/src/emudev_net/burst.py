@@ -280,6 +280,26 @@ class Burst:
                 row[6], row[7] = packet.own, packet.time
             self.count += 1
 
+    def extend(self, other: Burst) -> None:
+        """Add the packets of another burst, and keep what it keeps.
+
+        Raises:
+            ValueError: There are too few rows.
+        """
+        if self.count + other.count > self.rows:
+            raise ValueError(
+                f"{other.count} rows do not fit behind {self.count} of {self.rows} rows"
+            )
+        at, more = 8 * self.count, 8 * other.count
+        self.words.view[at : at + more] = other.words.view[:more]
+        self._kept += other._kept
+        self.count += other.count
+
+    def clear(self) -> None:
+        """Forget the packets, and the bytes that it keeps."""
+        self.count = 0
+        self._kept.clear()
+
     def packets(self, rows: int | None = None) -> list[Packet]:
         """The packets of the first `rows` rows (of those in use by default).
 

@@ -1,9 +1,8 @@
 """A flow: one source of frames, one sink, and the loop that moves them, run to completion.
 
-`pump` is the compiled loop: it calls the kernels of both ends through their addresses, puts the
-software stage between where the sink does not take what the source asks for, and ends when the
-source is empty, the sink has no room, or the budget is used up. `Flow` is its owner: a task of the
-process' loop that a doorbell or a readable descriptor kicks.
+`Flow` is a task of the process' loop that a doorbell or a readable descriptor kicks. It owns the
+words of the compiled loop (`flow_kernels.pump`), which calls the kernels of both ends and ends when
+the source is empty, the sink has no room, or the budget is used up.
 
     flow = Flow(loop, device_queue.kernels, tap_queue.kernels)
     doorbell.subscribe(flow.kick)
@@ -15,6 +14,7 @@ runs it (`workers`), and a kick only wakes that.
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -22,11 +22,13 @@ from emudev_core.errors import ConfigError
 from emudev_core.loop import Loop
 from emudev_core.queues import Offload, QueueKernel, QueueKernels
 
-from .burst import FIRST, FLAGS, ROW, Burst
+from . import flow_kernels as k
+from .burst import Burst
 from .checksum import CRC32C_TABLE
-from .jit import Kernel, inline, queue_kernel
-from .primitives import Words, call3, drop_handle, load64, plain_handle, store64
-from .software import needs_software, settle, soften
+from .flow_kernels import KERNELS, pump
+from .jit import Kernel
+from .packet_function import PacketFunction
+from .primitives import Words, drop_handle, plain_handle
 from .stage import (
     NOTE,
     S_CRC,
@@ -38,157 +40,64 @@ from .stage import (
     S_SCRATCH,
     S_TAKES,
     SLOT,
-    STAGE_WORDS,
 )
 
-__all__ = ["KERNELS", "Flow", "Outcome", "pump"]
+__all__ = ["BURST", "KERNELS", "Flow", "Outcome", "PacketFunction", "pump"]
 
-# Words of a flow, behind those of its software stage.
-SOURCE: Final = STAGE_WORDS + 0  #: state of the source
-PEEK: Final = STAGE_WORDS + 1
-RELEASE: Final = STAGE_WORDS + 2
-SOURCE_NOTIFY: Final = STAGE_WORDS + 3
-SINK: Final = STAGE_WORDS + 4  #: state of the sink
-PUSH: Final = STAGE_WORDS + 5
-SINK_NOTIFY: Final = STAGE_WORDS + 6
-BURST: Final = STAGE_WORDS + 7  #: address of the burst that is peeked into
-CAPACITY: Final = STAGE_WORDS + 8  #: its rows
-# Counters.
-ROWS: Final = STAGE_WORDS + 16  #: rows of the source that are done
-PASSES: Final = STAGE_WORDS + 17  #: calls of `pump`
-SOFTENED: Final = STAGE_WORDS + 18  #: bursts that went through the software stage
-BLOCKED: Final = STAGE_WORDS + 19  #: calls that ended because the sink had no room
-FLOW_WORDS: Final = STAGE_WORDS + 24
+log = logging.getLogger(__name__)
 
-#: Rows that are peeked at one time; a packet may take 128 of them.
-PEEK_ROWS: Final = 256
+#: Rows that are peeked at one time by default, and at most.
+BURST: Final = 256
+MOST_ROWS: Final = 512
+#: Rows that a packet may take.
+PACKET_ROWS: Final = 128
 #: Rows that the software stage makes at one time: any packet fits, with a row for its headers.
-STAGE_ROWS: Final = PEEK_ROWS + 16
+STAGE_ROWS: Final = 256 + 16
 #: Rows moved before other work of the loop gets its turn.
 BUDGET: Final = 4096
 
 
 class Outcome(enum.IntEnum):
-    """Why a call of `pump` ended."""
+    """Why a run of a flow ended."""
 
     EMPTY = 0  #: the source has nothing more
     FULL = 1  #: the sink has no room
     BUDGET = 2  #: there may be more to do
-
-
-@inline
-def _notify(address: int, state: int) -> None:
-    """Call a notify kernel if the end has one."""
-    if address != 0:
-        call3(address, state, 0, 0)
-
-
-@inline
-def _wants_software(burst: int, rows: int, takes: int) -> int:
-    """1 if a packet of the burst has a request that the sink does not take."""
-    for i in range(rows):
-        flags = load64(burst + i * ROW + FLAGS)
-        if flags & FIRST and needs_software(flags, takes):
-            return 1
-    return 0
-
-
-@inline
-def _push_softened(flow: int, burst: int, rows: int) -> int:
-    """Give a burst to the sink through the software stage.
-
-    Returns:
-        Rows of the source that are done; -1 - rows if the sink had no room after those.
-    """
-    done = 0
-    while done < rows:
-        made = soften(flow, burst + done * ROW, rows - done)
-        if made < 0:  # a packet that can't be expressed: counted, left out
-            done -= made
-            continue
-        if made == 0:
-            return -1 - done
-        taken = call3(
-            load64(flow + 8 * PUSH), load64(flow + 8 * SINK), load64(flow + 8 * S_OUT), made
-        )
-        if taken > 0:
-            done += settle(flow, taken)
-        if taken < made:
-            return -1 - done
-    return done
-
-
-@queue_kernel
-def pump(flow: int, _burst: int, budget: int) -> int:
-    """Move packets from the flow's source to its sink.
-
-    Args:
-        flow: Address of the flow's words.
-        _burst: Not used.
-        budget: Rows after which to come back.
-
-    Returns:
-        An `Outcome`.
-    """
-    source = load64(flow + 8 * SOURCE)
-    sink = load64(flow + 8 * SINK)
-    burst = load64(flow + 8 * BURST)
-    takes = load64(flow + 8 * S_TAKES)
-    moved = 0
-    outcome = 0
-    while True:
-        rows = call3(load64(flow + 8 * PEEK), source, burst, load64(flow + 8 * CAPACITY))
-        if rows <= 0:
-            break
-        if load64(flow + 8 * S_RESUME) != 0 or _wants_software(burst, rows, takes):
-            store64(flow + 8 * SOFTENED, load64(flow + 8 * SOFTENED) + 1)
-            taken = _push_softened(flow, burst, rows)
-            full = 0
-            if taken < 0:
-                full = 1
-                taken = -1 - taken
-        else:
-            taken = call3(load64(flow + 8 * PUSH), sink, burst, rows)
-            full = 1 if taken < rows else 0
-        if taken > 0:
-            call3(load64(flow + 8 * RELEASE), source, burst, taken)
-            moved += taken
-        if full:
-            outcome = 1
-            store64(flow + 8 * BLOCKED, load64(flow + 8 * BLOCKED) + 1)
-            break
-        if moved >= budget:
-            outcome = 2
-            break
-    store64(flow + 8 * ROWS, load64(flow + 8 * ROWS) + moved)
-    store64(flow + 8 * PASSES, load64(flow + 8 * PASSES) + 1)
-    _notify(load64(flow + 8 * SOURCE_NOTIFY), source)
-    _notify(load64(flow + 8 * SINK_NOTIFY), sink)
-    return outcome
-
-
-#: The kernels of this module, for `compile_all`.
-KERNELS: Final = (pump,)
+    FAILED = 3  #: a kernel has failed: `Flow.failed` has its answer
 
 
 class Flow:
     """Moves the frames of one source into one sink. Loop thread only.
 
-    Compiled code is used from the first run on at which `pump` and all kernels of both ends have
-    addresses; before, or where nothing is compiled, the same code runs as plain Python.
+    Compiled code is used from the first run on at which `pump` and all kernels of both ends (and
+    the packet function) have addresses; before, or where nothing is compiled, the same code runs as
+    plain Python.
+
+    A kernel that answers a negative number has failed. The flow never moves a frame again, whoever
+    runs it; `on_failed` is told once, on the loop's thread.
 
     Args:
         loop: The process' loop.
-        source: A queue with `peek` and `release`.
+        source: A queue with `peek` and `release`. Its `forward` kernel for the sink's `kind` is
+            used where there is one and no packet function: packets of one row go the short way.
         sink: A queue with `push`; its `takes` says what needs no software stage.
+        edit: A packet function: what becomes of each packet on its way.
+        drop: What the sink has no room for is dropped and counted; never waited for, so that
+            `on_blocked` is never called.
+        rows: Rows that are peeked at one time, 1 to 512: the burst. A packet of more rows, up to
+            128, comes alone.
         on_blocked: Called when the sink has no room: arrange for `kick` when it has.
+        on_failed: Called with this flow and what the kernel answered; None logs a warning.
         budget: Rows moved before other work of the loop gets its turn.
 
     Attributes:
         words: The flow's words; the counters are among them.
+        edit: As given.
+        loop: As given.
 
     Raises:
-        ValueError: An end lacks a kernel that it needs.
+        ValueError: An end lacks a kernel that it needs; `rows` is out of range; the packet function
+            belongs to another flow.
     """
 
     def __init__(
@@ -197,41 +106,61 @@ class Flow:
         source: QueueKernels,
         sink: QueueKernels,
         *,
+        edit: PacketFunction | None = None,
+        drop: bool = False,
+        rows: int = BURST,
         on_blocked: Callable[[], None] | None = None,
+        on_failed: Callable[[Flow, int], None] | None = None,
         budget: int = BUDGET,
     ) -> None:
         if source.peek is None or source.release is None:
             raise ValueError("the source of a flow has peek and release kernels; one is missing")
         if sink.push is None:
             raise ValueError("the sink of a flow has a push kernel; it is missing")
+        if not 1 <= rows <= MOST_ROWS:
+            raise ValueError(f"a burst has 1 to {MOST_ROWS} rows, not {rows}")
+        most = max(rows, PACKET_ROWS)
+        if edit is not None:
+            edit.attach(most)
+        forward = source.forward.get(sink.kind) if sink.kind and edit is None else None
         self._kernels: tuple[tuple[int, QueueKernel | None], ...] = (
-            (PEEK, source.peek),
-            (RELEASE, source.release),
-            (SOURCE_NOTIFY, source.notify),
-            (PUSH, sink.push),
-            (SINK_NOTIFY, sink.notify),
+            (k.PEEK, source.peek),
+            (k.RELEASE, source.release),
+            (k.SOURCE_NOTIFY, source.notify),
+            (k.PUSH, sink.push),
+            (k.SINK_NOTIFY, sink.notify),
+            (k.FORWARD, forward),
+            (k.EDIT, None if edit is None else edit.kernel),
         )
-        self._burst = Burst(PEEK_ROWS)
+        self.loop = loop
+        self.edit = edit
+        self._rows = rows
+        self._burst = Burst(most)
         self._stage = Burst(STAGE_ROWS)
         self._notes = Words(STAGE_ROWS * NOTE // 8)
         self._scratch = Words(STAGE_ROWS * SLOT // 8)
         self._on_blocked = on_blocked
+        self._on_failed = on_failed
+        self._told = False
         self._budget = budget
         self._task = loop.task(self._turn)
         self._mark: Callable[[], None] = self._task.mark
         self._closed = False
         self._handles: list[int] = []
-        words = self.words = Words(FLOW_WORDS)
+        words = self.words = Words(k.FLOW_WORDS)
         words[S_TAKES] = int(sink.takes)
         words[S_OUT] = self._stage.address
         words[S_OUT_CAPACITY] = STAGE_ROWS
         words[S_NOTES] = self._notes.address
         words[S_SCRATCH] = self._scratch.address
         words[S_CRC] = CRC32C_TABLE.address
-        words[SOURCE] = source.state
-        words[SINK] = sink.state
-        words[BURST] = self._burst.address
-        words[CAPACITY] = PEEK_ROWS
+        words[k.SOURCE] = source.state
+        words[k.SINK] = sink.state
+        words[k.BURST] = self._burst.address
+        words[k.CAPACITY] = rows
+        words[k.MOST] = most
+        words[k.EDIT_WORDS] = 0 if edit is None else edit.words.address
+        words[k.DROP] = int(drop)
         self._pump: Callable[[int, int, int], int] | None = None
         self._bind_plain()
 
@@ -245,7 +174,7 @@ class Flow:
 
     def _bind(self) -> Callable[[int, int, int], int]:
         """Take the compiled code if all of it is there by now."""
-        if not pump.address or any(k.address == 0 for _, k in self._kernels if k is not None):
+        if not pump.address or any(n.address == 0 for _, n in self._kernels if n is not None):
             return pump.function
         for index, kernel in self._kernels:
             self.words[index] = 0 if kernel is None else kernel.address
@@ -274,23 +203,38 @@ class Flow:
 
     @property
     def rows(self) -> int:
-        """Rows moved since the flow was made."""
-        return self.words[ROWS]
+        """Rows of the source that are done since the flow was made."""
+        return self.words[k.ROWS]
 
     @property
     def malformed(self) -> int:
         """Packets that the software stage dropped, their requests did not fit their headers."""
         return self.words[S_MALFORMED]
 
+    @property
+    def failed(self) -> int:
+        """What the kernel answered that failed, less than 0; 0 as long as none has."""
+        return self.words[k.FAILED]
+
     def stats(self) -> dict[str, int]:
-        """Rows moved, calls, bursts through the software stage, times blocked, packets dropped."""
+        """What it has counted since it was made.
+
+        ``received`` packets of the source are done: ``sent`` were taken by the sink, ``dropped``
+        found no room there (`drop`), ``refused`` were dropped by the packet function, ``malformed``
+        by the software stage. ``rows`` of the source are done, in ``passes`` runs; ``softened``
+        bursts went through the software stage, ``blocked`` times the sink had no room.
+        """
         words = self.words
         return {
-            "rows": words[ROWS],
-            "passes": words[PASSES],
-            "softened": words[SOFTENED],
-            "blocked": words[BLOCKED],
+            "received": words[k.RECEIVED],
+            "sent": words[k.SENT],
+            "dropped": words[k.DROPPED],
+            "refused": words[k.REFUSED],
             "malformed": words[S_MALFORMED],
+            "rows": words[k.ROWS],
+            "passes": words[k.PASSES],
+            "softened": words[k.SOFTENED],
+            "blocked": words[k.BLOCKED],
         }
 
     def kick(self) -> None:
@@ -303,7 +247,11 @@ class Flow:
         if self._closed:
             return Outcome.EMPTY
         run = self._pump or self._bind()
-        outcome = Outcome(run(self.words.address, 0, self._budget))
+        answer = run(self.words.address, 0, self._budget)
+        if answer < 0:
+            self.tell_failure()
+            return Outcome.FAILED
+        outcome = Outcome(answer)
         if outcome is Outcome.BUDGET:
             self._task.mark()
         elif outcome is Outcome.FULL and self._on_blocked is not None:
@@ -313,12 +261,22 @@ class Flow:
     def _turn(self) -> None:
         self.run()
 
+    def tell_failure(self) -> None:
+        """Tell `on_failed`, unless that was done, or the flow is closed; its worker's doing."""
+        if self._told or self._closed:
+            return
+        self._told = True
+        if self._on_failed is not None:
+            self._on_failed(self, self.failed)
+        else:
+            log.warning("a flow has ended: one of its kernels failed and answered %d", self.failed)
+
     def hand_over(self, wake: Callable[[], None], rows: int) -> None:
-        """Let a worker run it from now on; nobody calls `run` any more, and nothing is called back.
+        """Let a worker run it from now on; nobody calls `run` any more, and `on_blocked` rests.
 
         Args:
             wake: What `kick` does now.
-            rows: Rows that are peeked at one time; a packet may take 128 of them.
+            rows: Rows that are peeked at one time at most.
 
         Raises:
             ConfigError: A kernel is not compiled: nobody but the loop's thread can run it.
@@ -327,7 +285,8 @@ class Flow:
             raise ConfigError(
                 "workers run compiled kernels only, and some of these are not", hint="workers=0"
             )
-        self.words[CAPACITY] = min(rows, PEEK_ROWS)
+        self.words[k.CAPACITY] = min(rows, self._rows)
+        self.words[k.MOST] = max(self.words[k.CAPACITY], PACKET_ROWS)
         self._mark = wake
 
     def restart(self) -> None:

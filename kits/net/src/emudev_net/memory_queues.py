@@ -6,9 +6,10 @@ For tests, measurements, and as the shortest example of queue kernels.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from typing import Final
 
-from emudev_core.queues import Offload, QueueKernels
+from emudev_core.queues import Offload, QueueKernels, QueueStats
 
 from .burst import ADDRESS, FLAGS, LAST, LENGTH, OFFLOAD, OWN, ROW, Burst, Packet, packet_rows
 from .jit import queue_kernel
@@ -21,6 +22,8 @@ _TABLE: Final = 0  #: address of its rows
 _HEAD: Final = 8  #: the first row that was not released
 _TAIL: Final = 16  #: behind the last row
 _AGAIN: Final = 24  #: how often it begins anew
+_PACKETS: Final = 32  #: released
+_RELEASED_BYTES: Final = 40
 # Words of a sink.
 _ARENA: Final = 0  #: address of the memory for frames
 _SIZE: Final = 8  #: its bytes
@@ -56,8 +59,19 @@ def peek(state: int, burst: int, capacity: int) -> int:
 
 @queue_kernel
 def release(state: int, burst: int, rows: int) -> int:
-    """Let go of the first rows."""
-    store64(state + _HEAD, load64(state + _HEAD) + rows)
+    """Let go of the first rows, and count."""
+    head = load64(state + _HEAD)
+    row = load64(state + _TABLE) + head * ROW
+    packets = 0
+    total = 0
+    for _ in range(rows):
+        total += load64(row + LENGTH)
+        if load64(row + FLAGS) & LAST:
+            packets += 1
+        row += ROW
+    store64(state + _HEAD, head + rows)
+    store64(state + _PACKETS, load64(state + _PACKETS) + packets)
+    store64(state + _RELEASED_BYTES, load64(state + _RELEASED_BYTES) + total)
     return 0
 
 
@@ -134,7 +148,29 @@ class MemorySource:
         self._words[_TABLE // 8] = burst.address
         self._words[_TAIL // 8] = burst.count
         self._words[_AGAIN // 8] = again
-        self.kernels = QueueKernels(self._words.address, peek, None, release, None)
+        self.kernels = QueueKernels(
+            self._words.address, peek, None, release, None, stats=self.stats
+        )
+
+    def stats(self) -> QueueStats:
+        """Packets released, and their bytes; any thread."""
+        return QueueStats(self._words[_PACKETS // 8], self._words[_RELEASED_BYTES // 8])
+
+    def feed(self, packets: Iterable[bytes | Packet]) -> None:
+        """Show more packets behind those that wait; on the thread that runs the kernels.
+
+        Raises:
+            ValueError: The burst has no rows left.
+        """
+        burst, words = self._burst, self._words
+        if words[_HEAD // 8] == words[_TAIL // 8]:  # all released: their rows are free again
+            burst.clear()
+            words[_HEAD // 8] = 0
+        more = Burst.of(packets)
+        burst.extend(more)
+        for i in range(burst.count - more.count, burst.count):
+            burst.words[8 * i + OWN // 8] = i + 1
+        words[_TAIL // 8] = burst.count
 
     @property
     def shown(self) -> int:
@@ -181,17 +217,34 @@ class MemorySink:
         words[_ROOM // 8] = room
         words[_WRAP // 8] = int(wrap)
         self._most = room
-        self.kernels = QueueKernels(self._words.address, None, push, None, notify, takes)
+        self._frames = self._bytes = 0  # of what was taken out
+        self.kernels = QueueKernels(
+            self._words.address, None, push, None, notify, takes, stats=self.stats
+        )
 
     @property
     def frames(self) -> int:
         """Frames taken."""
-        return self._words[_FRAMES // 8]
+        return self._frames + self._words[_FRAMES // 8]
 
     @property
     def bytes(self) -> int:
         """Bytes taken."""
-        return self._words[_BYTES // 8]
+        return self._bytes + self._words[_BYTES // 8]
+
+    def stats(self) -> QueueStats:
+        """Frames and bytes taken; any thread."""
+        return QueueStats(self.frames, self.bytes)
+
+    def clear(self) -> list[Packet]:
+        """Take out what was taken, and make its room free; on the thread that runs the kernels."""
+        found = self.packets()
+        words = self._words
+        self._frames += words[_FRAMES // 8]
+        self._bytes += words[_BYTES // 8]
+        words[_ROOM // 8] += words[_FRAMES // 8]
+        words[_FRAMES // 8] = words[_BYTES // 8] = words[_USED // 8] = 0
+        return found
 
     @property
     def signals(self) -> int:
@@ -205,12 +258,12 @@ class MemorySink:
 
     @room.setter
     def room(self, room: int) -> None:
-        self._words[_ROOM // 8] = min(room, self._most - self.frames)
+        self._words[_ROOM // 8] = min(room, self._most - self._words[_FRAMES // 8])
 
     def packets(self) -> list[Packet]:
-        """What it has taken."""
+        """What it has taken and nobody took out."""
         found = []
-        for i in range(self.frames):
+        for i in range(self._words[_FRAMES // 8]):
             entry = self._list.view[8 * i : 8 * i + 8]
             data = ctypes.string_at(self._arena.address + entry[0], entry[1])
             found.append(

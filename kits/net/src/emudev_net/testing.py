@@ -1,5 +1,8 @@
 """What tests of kernels need: helpers called from Python, compiled and plain, and simple queues.
 
+`PortContract` is the suite that every port passes, `MemoryPort` a port whose other side is in the
+hands of a test.
+
 Name it in a conftest (``pytest_plugins = ["emudev_net.testing"]``) for the fixtures `jit` and
 `compiled_or_plain`, which run a test twice: with compiled kernels and with the plain functions.
 """
@@ -14,9 +17,11 @@ from typing import Any, Final
 import pytest
 
 from .jit import Kernel, compile_now, jit_wanted
+from .memory_port import MemoryPort
+from .port_contract import PortContract
 from .primitives import Words, load64
 
-__all__ = ["Probe", "compiled_or_plain", "jit", "probes"]
+__all__ = ["MemoryPort", "PortContract", "Probe", "compiled_or_plain", "jit", "probes"]
 
 
 class Probe:

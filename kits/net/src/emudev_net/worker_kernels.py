@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import flow
+from . import flow_kernels as flow
 from .jit import inline, queue_kernel
 from .primitives import (
     call3,
