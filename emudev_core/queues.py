@@ -114,8 +114,9 @@ class QueueKernels:
             need know. It lets a source offer a shorter way to sinks that it knows.
         forward: ``(source state, sink state, rows) -> rows``: kernels of a source that do peek,
             push and release in one for a sink of a kind, with the same result and the same
-            counters. They move whole packets of at most `rows` rows and stop before whatever they
-            do not handle (an offload, no room): peek, push and release deal with that.
+            counters. They move packets of one row each (so that a row is a packet to whoever
+            counts), at most `rows`, and stop before whatever they do not handle (more rows, an
+            offload, no room): peek, push and release deal with that.
         compiled: Whether the kernels have native addresses.
     """
 
