@@ -45,8 +45,9 @@ class TestMemoryPort(PortContract):
 
 @pytest.fixture
 def loop():
-    with Loop() as loop:
-        yield loop
+    loop = Loop()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture
