@@ -185,6 +185,7 @@ class TransportContract(Contract):
         finally:
             os.close(fd)
         assert ("irq_bound", 0, 1, False) in provider.told
+        assert ("status_changed", "irqs") in provider.told
 
     def test_masks_are_told(self, client: DeviceClient, provider: exerciser.Exerciser) -> None:
         """In order."""

@@ -21,12 +21,11 @@ from .config import EchoConfig, InprocConfig, NullBackendConfig, NullConfig
 
 if TYPE_CHECKING:
     from emudev_core.listing import RegisterListing
+    from emudev_core.testing.loopback import LoopbackClient, LoopbackTransport
 
-    from .client import InprocClient
     from .device import NullDevice
     from .echo import EchoBackend
     from .sink import NullBackend
-    from .transport import InprocTransport
 
 __all__ = ["emudev_backends", "emudev_providers", "emudev_transports"]
 
@@ -45,18 +44,18 @@ def registers() -> Sequence[RegisterListing]:
     return [MAP]
 
 
-def serve(config: InprocConfig, context: TransportContext) -> InprocTransport:
+def serve(config: InprocConfig, context: TransportContext) -> LoopbackTransport:
     """The device's end of the transport."""
-    from .transport import InprocTransport
+    from emudev_core.testing.loopback import LoopbackTransport
 
-    return InprocTransport(context.device)
+    return LoopbackTransport(context.device, "inproc")
 
 
-def connect(config: InprocConfig, context: ConnectContext) -> InprocClient:
+def connect(config: InprocConfig, context: ConnectContext) -> LoopbackClient:
     """The guest's end of the transport."""
-    from .client import attach
+    from emudev_core.testing import loopback
 
-    return attach(context)
+    return loopback.connect(config, context)
 
 
 def build_null(config: NullBackendConfig, context: BackendContext) -> NullBackend:

@@ -1,27 +1,31 @@
-"""The rules that the in-process client keeps beside those of the contract."""
+"""The rules that the client without a wire keeps beside those of the contract."""
 
 import os
 
 import pytest
 
 from emudev_core import Host
+from emudev_core.config import TransportConfig
 from emudev_core.errors import MemoryAccessError, PeerError, TransportError
 from emudev_core.later import Later
-from emudev_core.specs import ConnectContext
-from emudev_core.testing import exerciser
+from emudev_core.specs import ConnectContext, TransportSpec
+from emudev_core.testing import exerciser, loopback
 from emudev_core.testing.builders import GuestMemory, make_plugins, open_descriptors
-from emudev_null.client import attach
+
+NOT_SERVED = TransportSpec(
+    name="elsewhere", summary="", config=TransportConfig, serve=lambda config, context: object()
+)
 
 
 @pytest.fixture
 def host():
-    with Host(plugins=make_plugins(exerciser.SPEC, installed=True)) as host:
+    with Host(plugins=make_plugins(exerciser.SPEC, loopback.SPEC, NOT_SERVED)) as host:
         yield host
 
 
 @pytest.fixture
 def device(host):
-    device = host.add("emu_exerciser,id=0,transport=inproc")
+    device = host.add("emu_exerciser,id=0")
     host.start()
     return device
 
@@ -46,18 +50,17 @@ def test_a_second_client_is_refused_until_the_first_has_gone(host, device, clien
 
 
 def test_a_device_that_is_not_started_takes_no_client(host):
-    device = host.add("emu_exerciser,id=1,transport=inproc")
+    device = host.add("emu_exerciser,id=1")
     with pytest.raises(TransportError, match="is not started"):
         host.connect(device)
 
 
 def test_devices_elsewhere_are_out_of_reach(host):
     with pytest.raises(TransportError, match="own process"):
-        attach(ConnectContext())
-    device = host.add("emu_null,id=0,transport=inproc")
-    device.unregister(device.members[1].plugin)
-    with pytest.raises(TransportError, match="not served by inproc"):
-        attach(ConnectContext(device, host.loop))
+        loopback.connect(TransportConfig(), ConnectContext())
+    device = host.add("emu_exerciser,id=1,transport=elsewhere")
+    with pytest.raises(TransportError, match="served by another transport"):
+        loopback.connect(TransportConfig(), ConnectContext(device, host.loop))
 
 
 def test_memory_by_message_is_read_after_a_handler_only(client, provider, monkeypatch):
