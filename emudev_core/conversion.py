@@ -164,7 +164,8 @@ class Key:
     Attributes:
         name: As a user types it.
         type: Its type, for people, such as ``int`` or ``auto|yes|no``.
-        range: Its limits, such as ``1 to 16``; empty without.
+        range: Its limits, such as ``1 to 16``, or the example that its ``Meta`` gives instead of a
+            pattern; empty without.
         unit: Its unit, if the description names one (``extra_json_schema={"unit": ...}``); with
             ``"format": "hex"`` there, its limits and default are written so.
         default: Its default, for people; empty if it must be given.
@@ -200,7 +201,7 @@ def keys(config: type[Config]) -> list[Key]:
             Key(
                 name=field.encode_name,
                 type=_type(kind),
-                range=_range(kind, written),
+                range=_like(described) or _range(kind, written),
                 unit=str(described.get("unit", "")),
                 default="" if field.required else _default(field, written),
                 required=field.required,
@@ -224,6 +225,11 @@ def _type(kind: Any) -> str:
     names = {"BoolType": "yes|no", "IntType": "int", "FloatType": "number", "StrType": "text"}
     name = type(kind).__name__
     return names.get(name, name.removesuffix("Type").lower())
+
+
+def _like(described: dict[str, Any]) -> str:
+    examples = described.get("examples")
+    return f"like {examples[0]}" if examples else ""
 
 
 def _range(kind: Any, written: Callable[[int], str] = str) -> str:

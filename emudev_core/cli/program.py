@@ -78,9 +78,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with the nearest known name."""
 
     def error(self, message: str) -> NoReturn:
-        choice = re.match(
-            r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)$", message
-        )
+        choice = _CHOICE.match(message)
         if choice is not None:
             near = hint(choice[2], re.findall(r"[\w-]+", choice[3]))
             self.exit(2, f"emudev: error: {choice[1]}: no {choice[2]!r} ({near})\n")

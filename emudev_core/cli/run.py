@@ -99,7 +99,8 @@ def _help(name: str, plugins: Plugins) -> str:
         transport = plugins.transports.get(provider.transport)
         over = Key("transport", "text", "", "", provider.transport, False, "how clients reach it")
         lines = [f"{provider.name}: {provider.summary} ({provider.origin})"]
-        lines += section("keys of the core", [core["id"], over])
+        rows = [core["id"], over] if provider.transport else [core["id"]]
+        lines += section("keys of the core", rows)
         lines += section(f"keys of {name}", keys(provider.config))
         if transport is not None:
             title = f"keys of its transport {transport.name} ({transport.origin})"

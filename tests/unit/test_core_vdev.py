@@ -23,10 +23,13 @@ from emudev_core.vdev import parse_toml, parse_vdev
 
 class NicConfig(ProviderConfig):
     queues: Annotated[int, Meta(ge=1, le=16, description="queue pairs")] = 1
-    mac: str | None = None
+    mac: Annotated[str, Meta(pattern="^[0-9a-f:]+$|multicast", examples=["52:54:00:00:00:01"])] = (
+        "0"
+    )
     caps: int = 0x020884E1
     promiscuous: bool = False
     rate: float = 1.0
+    limit: int | None = None
     link_speed: Annotated[int, Meta(gt=0, extra_json_schema={"unit": "Mbit/s"})] = 25000
     rings: tuple[int, ...] = ()
     vids: tuple[str, ...] = ()
@@ -130,9 +133,9 @@ def test_switches(text, value):
 
 
 def test_text_stays_text_and_choices_stay_choices():
-    made = plan("emu_iavf,path=yes,mac=0x10,id=0", "tap_backend,iface=010,create=yes,avf_emu_id=0")
+    made = plan("emu_iavf,path=yes,mac=10,id=0", "tap_backend,iface=010,create=yes,avf_emu_id=0")
     assert made.devices[0].transport_config.path == "yes"
-    assert made.devices[0].config.mac == "0x10"
+    assert made.devices[0].config.mac == "10"
     assert made.backends[0].config == TapConfig(iface="010", create="yes")
 
 
@@ -221,6 +224,10 @@ def test_a_port_of_its_own_names_none():
         (
             ["emu_iavf,path=x,rings=[a]"],
             "--vdev emu_iavf: rings: expected [int,...], came ['a']",
+        ),
+        (
+            ["emu_iavf,path=x,mac=none"],
+            "--vdev emu_iavf: mac: expected text like 52:54:00:00:00:01, came 'none'",
         ),
         (["emu_iavf,path=x,mac=multicast"], "--vdev emu_iavf: expected a unicast address"),
         (["emu_iavf,path=x,id=-1"], "--vdev emu_iavf: id: expected int >= 0, came '-1'"),
@@ -369,7 +376,8 @@ def test_keys_are_described_for_people():
         "1",
         "queue pairs",
     )
-    assert described["mac"].default == "unset"
+    assert described["mac"].expected == "text like 52:54:00:00:00:01"
+    assert described["limit"].default == "unset"
     assert described["promiscuous"].default == "no"
     assert described["link_speed"].unit == "Mbit/s"
     assert described["link_speed"].range == "> 0"

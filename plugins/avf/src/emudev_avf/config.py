@@ -26,7 +26,10 @@ class AvfConfig(ProviderConfig):
     ] = 1
     mac: Annotated[
         str,
-        Meta(description="MAC address; empty: a stable local one made of the device's name"),
+        Meta(
+            description="MAC address; empty: a stable local one made of the device's name",
+            examples=["52:54:00:12:34:56"],
+        ),
     ] = ""
     mtu: Annotated[
         int,

@@ -35,6 +35,7 @@ class EchoConfig(BackendConfig):
         str,
         Meta(
             pattern="^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$",
+            examples=["52:54:00:12:34:56"],
             description="address that it answers ARP requests with",
         ),
     ] = "02:65:63:68:6f:00"

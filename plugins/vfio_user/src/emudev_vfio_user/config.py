@@ -27,6 +27,7 @@ class VfioUserConfig(TransportConfig):
         str,
         Meta(
             pattern="^[0-7]{3,4}$",
+            examples=["0660"],
             description="permissions of the socket file, octal; a client needs to write to connect",
         ),
     ] = "0600"
