@@ -32,6 +32,7 @@ from emudev_net.primitives import Words
 
 from . import client_kernels, forward_kernels, server_kernels
 from .layout import Layout, RingMemory, RingPlace, create, layout
+from .pieces import notify
 from .words import (
     BROKEN,
     FAULTS,
@@ -329,9 +330,7 @@ class RingSet:
             for i, name in enumerate(REASONS)
             if name in (_SENDER_REASONS if queue & 1 == 0 else _RECEIVER_REASONS)
         }
-        return QueueStats(
-            self._words[at + Q_PACKETS // 8], self._words[at + Q_BYTES // 8], reasons
-        )
+        return QueueStats(self._words[at + Q_PACKETS // 8], self._words[at + Q_BYTES // 8], reasons)
 
     # -- kernels
 
@@ -339,13 +338,12 @@ class RingSet:
         """The kernels of a queue; they stay the same for the life of this."""
         server = self.role is Role.SERVER
         name = self.role.value
-        kernels = server_kernels if server else client_kernels
         if queue & 1:
             return QueueKernels(
                 state=self.state(queue),
-                peek=kernels.peek,
+                peek=server_kernels.peek if server else client_kernels.peek,
                 push=None,
-                release=kernels.release,
+                release=server_kernels.release if server else client_kernels.release,
                 notify=None,
                 stats=lambda: self.stats(queue),
                 kind=f"memif-{name}-peek",
@@ -354,9 +352,9 @@ class RingSet:
         return QueueKernels(
             state=self.state(queue),
             peek=None,
-            push=kernels.push,
+            push=server_kernels.push if server else client_kernels.push,
             release=None,
-            notify=kernels.notify,
+            notify=notify,
             takes=Offload.NONE,
             stats=lambda: self.stats(queue),
             kind=f"memif-{name}-push",
