@@ -1,0 +1,114 @@
+"""Who looks after queues that sleep: eventfds of receiving rings, and a timer for what has none.
+
+An eventfd rings the doorbell of its queue. Two things have no signal in memif: room in a ring that
+was full, and a packet whose sender looked at the flags too early (DPDK and VPP lack a fence there).
+A timer looks for both: every 2 ms while packets move, up to every 32 ms while none do. Queues whose
+user polls need neither.
+
+Source: memif.md 4, "Interrupts".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from emudev_core.loop import READ, Loop, Timer, Watch
+from emudev_core.queues import Doorbell
+
+from .rings import RingSet
+
+__all__ = ["FASTEST", "SLOWEST", "Wakeups"]
+
+FASTEST: Final = 0.002  #: between two looks while packets move, seconds
+SLOWEST: Final = 0.032  #: while none do
+
+
+class Wakeups:
+    """See the module. On the loop's thread.
+
+    Args:
+        loop: The process' loop.
+        rings: Tells what waits.
+        doorbells: By queue number.
+    """
+
+    def __init__(self, loop: Loop, rings: RingSet, doorbells: Sequence[Doorbell]) -> None:
+        self._loop = loop
+        self._rings = rings
+        self._doorbells = doorbells
+        self._watches: dict[int, Watch] = {}
+        self._attached = False
+        self._timer: Timer | None = None
+        self._period = FASTEST
+        self._moved = -1
+
+    def attach(self, fds: Mapping[int, int]) -> None:
+        """Begin, and ring every doorbell once: the rings are up.
+
+        Args:
+            fds: Eventfds of the receiving rings by queue number; they stay the caller's, open until
+                `detach`.
+        """
+        self._attached = True
+        for queue, fd in fds.items():
+            events = 0 if self._doorbells[queue].polled else READ
+            self._watches[queue] = self._loop.watch(fd, partial(self._kicked, queue, fd), events)
+        for doorbell in self._doorbells:
+            doorbell.ring()
+        self._hurry()
+
+    def detach(self) -> None:
+        """End; the descriptors may be closed. A second call does nothing."""
+        self._attached = False
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def set_polled(self, queue: int, polled: bool) -> None:
+        """Whoever runs a queue looks by itself from now on, or does not."""
+        if queue & 1:
+            self._rings.set_polled(queue, polled)
+        watch = self._watches.get(queue)
+        if watch is not None:
+            watch.set(0 if polled else READ)
+        if not polled:
+            self._doorbells[queue].ring()
+            self._hurry()
+
+    def _kicked(self, queue: int, fd: int, events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
+        self._doorbells[queue].ring()
+        if self._period > FASTEST or self._timer is None:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Look soon."""
+        self._period = FASTEST
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self._attached and not all(bell.polled for bell in self._doorbells):
+            self._timer = self._loop.call_later(FASTEST, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        sleeping = False
+        for queue, doorbell in enumerate(self._doorbells):
+            if doorbell.polled:
+                continue
+            sleeping = True
+            if self._rings.pending(queue) if queue & 1 else self._rings.held(queue):
+                doorbell.ring()
+        moved = sum(self._rings.stats(queue).packets for queue in range(len(self._doorbells)))
+        self._period = FASTEST if moved != self._moved else min(2 * self._period, SLOWEST)
+        self._moved = moved
+        if sleeping:
+            self._timer = self._loop.call_later(self._period, self._look)
