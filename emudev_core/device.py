@@ -358,9 +358,9 @@ class Device:
         value: int = self._ask("emudev_region_read", region, offset, size)
         return value
 
-    def region_write(self, region: int, offset: int, size: int, value: int) -> bool:
+    def region_write(self, region: int, offset: int, size: int, value: int) -> Later | bool:
         """See `hooks.provider.emudev_region_write`."""
-        done: bool = self._ask("emudev_region_write", region, offset, size, value)
+        done: Later | bool = self._ask("emudev_region_write", region, offset, size, value)
         return done
 
     def region_read_bulk(self, region: int, offset: int, size: int) -> bytes:
@@ -368,9 +368,9 @@ class Device:
         data: bytes = self._ask("emudev_region_read_bulk", region, offset, size)
         return data
 
-    def region_write_bulk(self, region: int, offset: int, data: bytes) -> bool:
+    def region_write_bulk(self, region: int, offset: int, data: bytes) -> Later | bool:
         """See `hooks.provider.emudev_region_write_bulk`."""
-        done: bool = self._ask("emudev_region_write_bulk", region, offset, data)
+        done: Later | bool = self._ask("emudev_region_write_bulk", region, offset, data)
         return done
 
     def dma_map(self, table: MemoryTable, region: MemoryRegion) -> None:

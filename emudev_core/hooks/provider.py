@@ -56,7 +56,7 @@ def emudev_get_irq_groups() -> Sequence[IrqGroup]:
 
 @hookspec(firstresult=True)
 def emudev_region_read(region: int, offset: int, size: int) -> int:
-    """Read 1, 2, 4 or 8 bytes, most often a register; aligned or not.
+    """Read 1, 2, 4 or 8 bytes at a multiple of their number, most often a register.
 
     Called for each such access inside the region's size, tens of thousands of times a second.
 
@@ -73,14 +73,14 @@ def emudev_region_read(region: int, offset: int, size: int) -> int:
 
 
 @hookspec(firstresult=True)
-def emudev_region_write(region: int, offset: int, size: int, value: int) -> bool:
-    """Write 1, 2, 4 or 8 bytes, most often a register. Called as `emudev_region_read`.
+def emudev_region_write(region: int, offset: int, size: int, value: int) -> Later | bool:
+    """Write 1, 2, 4 or 8 bytes at a multiple of their number. Called as `emudev_region_read`.
 
     Writes to declared doorbells (`RegionInfo.doorbells`) come here only while an observer watches
     this hook; else the transport stores and rings them itself.
 
     Returns:
-        True.
+        True, or a `Later` if the write starts what takes time, as a function level reset does.
 
     Example:
         class Dice:
@@ -96,7 +96,7 @@ def emudev_region_write(region: int, offset: int, size: int, value: int) -> bool
 def emudev_region_read_bulk(region: int, offset: int, size: int) -> bytes:
     """Read any number of bytes, such as the whole configuration space.
 
-    Called for accesses of other sizes than `emudev_region_read` takes.
+    Called for accesses that `emudev_region_read` does not take.
 
     Returns:
         Exactly `size` bytes.
@@ -111,11 +111,11 @@ def emudev_region_read_bulk(region: int, offset: int, size: int) -> bytes:
 
 
 @hookspec(firstresult=True)
-def emudev_region_write_bulk(region: int, offset: int, data: bytes) -> bool:
+def emudev_region_write_bulk(region: int, offset: int, data: bytes) -> Later | bool:
     """Write any number of bytes. Called as `emudev_region_read_bulk`.
 
     Returns:
-        True.
+        As `emudev_region_write`.
 
     Example:
         class Dice:

@@ -37,7 +37,7 @@ __all__ = ["SPEC", "LoopbackClient", "LoopbackTransport", "connect"]
 
 _T = TypeVar("_T")
 
-#: Sizes of the accesses that go by `emudev_region_read` and `emudev_region_write`.
+#: Sizes of the aligned accesses that go by `emudev_region_read` and `emudev_region_write`.
 NUMBERS: Final = (1, 2, 4, 8)
 END: Final = 1 << 64
 
@@ -178,7 +178,7 @@ class LoopbackClient:
         """Read bytes; what was marked before is done first, as it would be on a wire."""
         self._loop.turn(0.0)
         self._check(region, offset, size, RegionFlag.READ)
-        if size in NUMBERS:
+        if size in NUMBERS and offset % size == 0:
             value = self._answer(lambda: self._device.region_read(region, offset, size))
             return value.to_bytes(size, "little")
         return bytes(self._answer(lambda: self._device.region_read_bulk(region, offset, size)))
@@ -187,15 +187,17 @@ class LoopbackClient:
         """Write bytes; a posted write raises here all the same, to be seen."""
         size = len(data)
         self._check(region, offset, size, RegionFlag.WRITE)
-        if size not in NUMBERS:
-            self._answer(lambda: self._device.region_write_bulk(region, offset, data))
+        if size not in NUMBERS or offset % size:
+            self._settle(self._answer(lambda: self._device.region_write_bulk(region, offset, data)))
             return
         value = int.from_bytes(data, "little")
         bell = self._bells.get((region, offset)) if size == 4 else None
         if bell is not None and self._device.is_direct("emudev_region_write"):
             self._answer(lambda: bell.write(value))
         else:
-            self._answer(lambda: self._device.region_write(region, offset, size, value))
+            self._settle(
+                self._answer(lambda: self._device.region_write(region, offset, size, value))
+            )
 
     def _check(self, region: int, offset: int, size: int, flag: RegionFlag) -> None:
         info = self._regions.get(region)

@@ -83,6 +83,15 @@ class TransportContract(Contract):
         assert provider.memory[64 : 64 + size] == data
         assert client.region_read(0, 64, size) == data
 
+    @pytest.mark.parametrize(("offset", "size"), [(65, 4), (66, 8), (64, 3)])
+    def test_accesses_that_are_no_numbers_go_in_bulk(
+        self, client: DeviceClient, provider: exerciser.Exerciser, offset: int, size: int
+    ) -> None:
+        """Other sizes, and what is not aligned."""
+        client.region_write(0, offset, bytes(size))
+        client.region_read(0, offset, size)
+        assert [t[0] for t in provider.told if t[0].startswith("region_")] == []
+
     def test_posted_writes_keep_their_order(
         self, client: DeviceClient, provider: exerciser.Exerciser
     ) -> None:

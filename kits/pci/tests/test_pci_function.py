@@ -373,6 +373,19 @@ def test_a_reset_that_takes_time_is_waited_for(make, emudev_host):
     probe.answer = True
 
 
+def test_a_write_that_starts_a_long_reset_is_answered_behind_it(make, emudev_host):
+    guest, probe, _ = make()
+    at = guest.capability(0x10) + 8
+    for data in (b"\x00\x80", b"\x00\x80\0\0\0\0"):  # as a number, and in bulk
+        guest.bar[0].PLAIN = 1
+        probe.answer = Later()
+        emudev_host.loop.call_later(0.02, probe.answer.finish)
+        guest.config.write(at, data)
+        assert probe.answer.done
+        assert guest.bar[0].PLAIN == 5
+    probe.answer = True
+
+
 def test_d1_and_d2_are_not_there(make):
     guest, _, _ = make()
     at = guest.capability(1) + 4

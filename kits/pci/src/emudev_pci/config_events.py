@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from emudev_core.later import Later
 from emudev_core.regions import ResetKind
 
 from .capabilities import (
@@ -50,6 +51,7 @@ class ConfigEvents:
 
     def __init__(self, function: PciFunction) -> None:
         self._function = function
+        self._answer: Later | None = None
         space = self._space = function.config_space
         places = function.capability_offsets
         self._power = places.get(CapabilityId.POWER, 0)
@@ -76,6 +78,11 @@ class ConfigEvents:
         """Bring the function in line with what configuration space says now."""
         self._apply_command()
         self._apply_masks()
+
+    def take_answer(self) -> Later | bool:
+        """What the write at hand has to wait for: a function level reset, or nothing (True)."""
+        answer, self._answer = self._answer, None
+        return True if answer is None else answer
 
     def report_fault(self) -> None:
         """Set the bits that say that a request of the device was refused."""
@@ -123,7 +130,8 @@ class ConfigEvents:
 
     def _device_control_written(self, old: int, written: int) -> None:
         if written & PCIE_FLR:
-            self._function.context.device.reset(ResetKind.FUNCTION)
+            answer = self._function.context.device.reset(ResetKind.FUNCTION)
+            self._answer = answer if isinstance(answer, Later) else None
 
     def _status(self, stored: int) -> int:
         return stored | (STATUS_INTERRUPT if self._function.intx_line.asserted else 0)

@@ -80,6 +80,7 @@ class PciFunction(Overrides):
         client: Whether a client is attached.
         config_events: What writes to configuration space do.
         faults: Accesses to guest memory that failed.
+        deferred_lost: Deferred calls that were dropped because `MAX_DEFERRED` waited.
     """
 
     ids: PciIds = PciIds(0xFFFF, 0xFFFF, 0xFF0000)
@@ -246,7 +247,7 @@ class PciFunction(Overrides):
             return (1 << 8 * size) - 1
 
     @hookimpl
-    def emudev_region_write(self, region: int, offset: int, size: int, value: int) -> bool:
+    def emudev_region_write(self, region: int, offset: int, size: int, value: int) -> Later | bool:
         """A guest's write; plain registers first."""
         file = self.bar_regs.get(region)
         if file is not None:
@@ -259,6 +260,7 @@ class PciFunction(Overrides):
                 file.write(offset, size, value)
             elif region == CONFIG:
                 self.config_space.write(offset, size, value)
+                return self.config_events.take_answer()
             elif region == self._msix_bar and self._in_table(offset, size):
                 assert self.msix_table is not None
                 self.msix_table.write(offset, value.to_bytes(size, "little"))
@@ -282,11 +284,11 @@ class PciFunction(Overrides):
         return b"".join(parts)
 
     @hookimpl
-    def emudev_region_write_bulk(self, region: int, offset: int, data: bytes) -> bool:
+    def emudev_region_write_bulk(self, region: int, offset: int, data: bytes) -> Later | bool:
         """A write of any length."""
         if region == CONFIG:
             self.config_space.write_bytes(offset, data)
-            return True
+            return self.config_events.take_answer()
         for at, length in self._pieces(region, offset, len(data)):
             piece = data[at - offset : at - offset + length]
             self.emudev_region_write(region, at, length, int.from_bytes(piece, "little"))

@@ -20,6 +20,7 @@ from typing import Final, Self
 from emudev_core.client import DeviceClient
 
 from .capabilities import (
+    FIRST_EXTENDED,
     MSI_CONTROL,
     MSI_ENABLE,
     MSIX_CONTROL,
@@ -47,7 +48,6 @@ from .views import BarView, View
 
 __all__ = ["GuestError", "GuestFunction", "GuestIntx", "GuestVector"]
 
-FIRST_EXTENDED: Final = 0x100
 #: How long a function may take for a reset of its own before it answers, seconds. Source: PCI
 #: Express Base 4.0, section 6.6.2.
 FLR_LIMIT: Final = 0.1

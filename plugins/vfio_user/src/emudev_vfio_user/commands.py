@@ -163,7 +163,7 @@ def _region_write(session: Session, payload: bytes) -> Answer | Procedure[Answer
 
 def _write(session: Session, access: RegionAccess, data: bytes) -> Later | None:
     """One write that was checked; what it has to wait for, if anything."""
-    done: object
+    done: Later | bool
     if _aligned(access):
         value = int.from_bytes(data, "little")
         if access.count == 4:

@@ -43,13 +43,13 @@ class ServedDevice(Protocol):
     def region_read(self, region: int, offset: int, size: int, /) -> int:
         """See the hook."""
 
-    def region_write(self, region: int, offset: int, size: int, value: int, /) -> bool:
+    def region_write(self, region: int, offset: int, size: int, value: int, /) -> Later | bool:
         """See the hook."""
 
     def region_read_bulk(self, region: int, offset: int, size: int, /) -> bytes:
         """See the hook."""
 
-    def region_write_bulk(self, region: int, offset: int, data: bytes, /) -> bool:
+    def region_write_bulk(self, region: int, offset: int, data: bytes, /) -> Later | bool:
         """See the hook."""
 
     def dma_map(self, table: MemoryTable, region: MemoryRegion, /) -> None:
