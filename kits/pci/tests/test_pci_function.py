@@ -434,6 +434,7 @@ def test_what_was_saved_comes_back_and_nonsense_changes_nothing(make):
     for bad in (
         {"version": 2},
         {"registers": {}},
+        {"registers": dict.fromkeys(state["registers"], 7)},
         {"pending": [99]},
         {"config": b""},
         {"msix": b"short"},

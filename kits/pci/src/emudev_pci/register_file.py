@@ -370,9 +370,11 @@ class RegisterFile:
         """Take back what `save` gave; registers that it does not name are reset.
 
         Raises:
-            DecodeError: An unknown name, another number of values, a value that does not fit;
-                nothing has changed.
+            DecodeError: No mapping, an unknown name, another number of values, a value that does
+                not fit; nothing has changed.
         """
+        if not isinstance(saved, Mapping):
+            raise DecodeError(f"{self.map.name}: expected values by name, came {saved!r}")
         for name, values in saved.items():
             if name not in self.map:
                 raise DecodeError(f"{self.map.name} has no register {name}")
