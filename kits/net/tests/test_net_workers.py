@@ -108,6 +108,13 @@ def play(state, rounds, burst):
     return rounds
 
 
+@queue_kernel
+def failing(state, burst, rows):
+    """Word 0 is what it answers, word 1 counts the calls."""
+    store64(state + 8, load64(state + 8) + 1)
+    return load64(state)
+
+
 @pytest.fixture(autouse=True)
 def _compiled():
     if jit_wanted():
@@ -121,6 +128,7 @@ def _compiled():
                 fd_push,
                 stuck,
                 play,
+                failing,
             ]
         )
 
@@ -536,6 +544,88 @@ def test_workers_need_their_own_kernels_compiled(make_pool):
             make_pool().start()
     finally:
         worker_kernels.work.bind(address)
+
+
+def affinity(worker):
+    return os.sched_getaffinity(worker._thread.native_id)
+
+
+@needs_compiler
+def test_workers_stay_on_the_cpus_that_they_are_given(make_pool):
+    cpus = sorted(os.sched_getaffinity(0))
+    free = make_pool(1)
+    bound = make_pool(2, cpus=[cpus[0], cpus[-1]])
+    for pool in (free, bound):
+        pool.start()
+    until(lambda: [affinity(w) for w in bound.workers] == [{cpus[0]}, {cpus[-1]}])
+    assert [w.cpu for w in bound.workers] == [cpus[0], cpus[-1]]
+    assert affinity(free.workers[0]) == set(cpus)
+    assert os.sched_getaffinity(0) == set(cpus)
+
+
+@needs_compiler
+@pytest.mark.parametrize("cpu", [-1, 1023, 1 << 40])
+def test_a_cpu_that_is_not_there_is_refused(make_pool, cpu):
+    with pytest.raises(ConfigError, match=f"CPU {cpu}"):
+        make_pool(1, cpus=[cpu])
+    with pytest.raises(ValueError, match="as many CPUs"):
+        make_pool(2, cpus=[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("spin", [0, 50, 10_000_000])
+def test_a_lane_that_fails_rests_and_is_told_and_the_others_go_on(make_pool, spin):
+    pool = make_pool(spin=spin)
+    loop = Loop()
+    words, sink = Words(8), MemorySink(wrap=True, room=1 << 60)
+    source = QueueKernels(words.address, failing, None, fd_release, None)
+    told = []
+
+    def failed(flow, code):
+        told.append((flow, code, threading.current_thread()))
+
+    bad = Flow(loop, source, MemorySink().kernels, on_failed=failed)
+    worker = pool.workers[0]
+    lanes = [worker.add(bad), worker.add(endless(sink)), worker.add(endless(sink), active=False)]
+    pool.start()
+    until(lambda: sink.frames > 1000)
+    words[0] = -42
+    bad.kick()
+    until(lambda: loop.turn(0.01) or told)
+    assert told == [(bad, -42, threading.current_thread())]
+    at, calls = sink.frames, words[1]
+    until(lambda: sink.frames > at + 1000)
+    worker.set_active(lanes[0], False)
+    worker.set_active(lanes[0], True)  # it has failed for good
+    bad.kick()
+    at = sink.frames
+    until(lambda: sink.frames > at + 1000)
+    assert words[1] == calls
+    loop.turn(0.0)
+    assert len(told) == 1
+    worker.set_active(lanes[1], False)
+    until(lambda: spin > 1000 or sleeping(worker))
+    pool.close()
+    bad.close()
+    loop.close()
+
+
+@needs_compiler
+def test_workers_move_bursts_of_the_rows_that_the_flow_was_told(make_pool):
+    for rows, most in ((32, 32), (500, workers.ROWS)):
+        loop = Loop()
+        source, sink = MemorySource(Burst.of(frames(1000))), MemorySink()
+        flow = Flow(loop, source.kernels, sink.kernels, rows=rows)
+        worker = make_pool().workers[0]
+        worker.add(flow)
+        worker.start()
+        until(lambda: sink.frames == 1000)  # noqa: B023 - called at once
+        worker.close()
+        assert flow.stats()["passes"] >= -(-1000 // most)
+        assert flow.words[flows.k.CAPACITY] == most
+        assert flow.stats()["sent"] == 1000
+        flow.close()
+        loop.close()
 
 
 def test_an_unused_worker_gives_its_descriptor_back():

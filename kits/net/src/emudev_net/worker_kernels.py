@@ -53,6 +53,7 @@ EVENTFD: Final = 8 * 19
 PUMP: Final = 8 * 20  #: address of the compiled `pump`
 SPIN: Final = 8 * 21  #: ns
 POLLING: Final = 8 * 22  #: 1 = never sleep
+FAILURE: Final = 8 * 23  #: 1 = a lane has failed that nobody was told of; written by the worker
 PASSES: Final = 8 * 24  #: looks at all lanes; counters are written by the worker
 SLEEPS: Final = 8 * 25
 DRAIN: Final = 8 * 32  #: where the eventfd's count is read to
@@ -63,7 +64,7 @@ FLOW: Final = 8 * 0  #: address of the flow's words
 ACTIVE: Final = 8 * 1  #: 0 = rests
 SOURCE_FD: Final = 8 * 2  #: readable when the source has more; -1: a doorbell says so
 SINK_FD: Final = 8 * 3  #: writable when the sink has room; -1: a doorbell says so
-OUTCOME: Final = 8 * 4  #: of the last call
+OUTCOME: Final = 8 * 4  #: of the last call; less than 0: a kernel has failed, the lane rests
 LANE: Final = 64  #: bytes
 
 # Commands, the low bits of a control word.
@@ -120,7 +121,11 @@ def _look(worker: int, control: int) -> int:
         if load64(lane + ACTIVE) != 0:
             words = load64(lane + FLOW)
             before = load64(words + _FLOW_ROWS)
-            store64(lane + OUTCOME, call3(run, words, 0, 1))
+            outcome = call3(run, words, 0, 1)
+            store64(lane + OUTCOME, outcome)
+            if outcome < 0:
+                store64(lane + ACTIVE, 0)
+                store64(worker + FAILURE, 1)
             moved += load64(words + _FLOW_ROWS) - before
         lane += LANE
     return moved
@@ -189,7 +194,11 @@ def _sleep(worker: int, control: int) -> None:
     """Sleep until there may be work, unless there is some by now."""
     store64_relaxed(worker + SLEEPING, ANYTHING)
     fence()
-    if load64_acquire(worker + CONTROL) != control or _look(worker, control) > 0:
+    if (
+        load64_acquire(worker + CONTROL) != control
+        or _look(worker, control) > 0
+        or load64(worker + FAILURE) != 0
+    ):
         exchange64(worker + SLEEPING, 0)
         return
     # Who has woken it since then has signalled the eventfd: nothing is lost by storing again.
@@ -228,7 +237,8 @@ def work(worker: int, _burst: int, _rows: int) -> int:
         _rows: Not used.
 
     Returns:
-        0.
+        0 if it was told to stop; 1 if a kernel of a lane has failed: the others go on at the next
+        call.
     """
     idle = 0  # since when, ns; 0 = it is not
     while True:
@@ -238,6 +248,9 @@ def work(worker: int, _burst: int, _rows: int) -> int:
             idle = 0
         if control & _COMMAND == STOP:
             return 0
+        if load64(worker + FAILURE) != 0:
+            store64(worker + FAILURE, 0)
+            return 1
         if control & _COMMAND == PAUSE:
             _rest(worker, control)
         elif _look(worker, control) > 0:

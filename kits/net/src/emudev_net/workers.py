@@ -17,12 +17,13 @@ Whoever changes what kernels look at keeps them at rest meanwhile: the provider 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -36,6 +37,8 @@ from .jit import jit_wanted
 from .primitives import Words
 
 __all__ = ["ROWS", "Worker", "WorkerPool"]
+
+log = logging.getLogger(__name__)
 
 #: Rows that a worker moves before it looks at its control word: any packet fits.
 ROWS: Final = 128
@@ -65,20 +68,49 @@ class _Lane:
     active: bool
 
 
+def _may_run_on(cpu: int) -> bool:
+    """Whether a thread can be bound to a CPU; this one may be bound to another already."""
+    bound: list[int] = []
+
+    def bind() -> None:
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            os.sched_setaffinity(0, {cpu})  # 0 is the thread itself
+            bound.append(cpu)
+
+    trial = threading.Thread(target=bind, name="emudev-cpu")
+    trial.start()
+    trial.join()
+    return bool(bound)
+
+
 class Worker:
     """A thread that runs flows. All methods are for the loop's thread, but `wake` and `room`.
+
+    A flow of which a kernel fails rests from then on, and its `on_failed` is told on the loop's
+    thread; the others go on.
 
     Args:
         name: Of its thread.
         polling: Never sleep: it takes a core for itself.
         spin: How long it looks on before it sleeps, microseconds.
+        cpu: The one CPU that it runs on; None leaves that to the kernel.
 
     Attributes:
         name: As given.
+        cpu: As given.
+
+    Raises:
+        ConfigError: The process may not run on that CPU.
     """
 
-    def __init__(self, name: str, *, polling: bool = False, spin: int = SPIN) -> None:
+    def __init__(
+        self, name: str, *, polling: bool = False, spin: int = SPIN, cpu: int | None = None
+    ) -> None:
+        if cpu is not None and not _may_run_on(cpu):
+            have = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+            raise ConfigError(f"no thread can run on CPU {cpu}; this one may on {have}", where=name)
         self.name = name
+        self.cpu = cpu
         self._lanes: list[_Lane] = []
         self._table: Words | None = None
         self._polls: Words | None = None
@@ -147,7 +179,15 @@ class Worker:
     def _run(self) -> None:
         # Those that ask the process to end have to interrupt the thread that handles them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
-        k.work(self._words.address, 0, 0)
+        if self.cpu is not None:
+            try:
+                os.sched_setaffinity(0, {self.cpu})
+            except OSError as error:  # the CPU was taken away meanwhile: it works anywhere
+                log.warning("%s can't be bound to CPU %d: %s", self.name, self.cpu, error)
+        while k.work(self._words.address, 0, 0):
+            for lane in self._lanes:
+                if lane.flow.failed:
+                    lane.flow.loop.call_threadsafe(lane.flow.tell_failure)
 
     @property
     def running(self) -> bool:
@@ -163,12 +203,13 @@ class Worker:
         k.wake(self._words.address, k.BLOCKED, 0)
 
     def set_active(self, lane: int, active: bool) -> None:
-        """Let the frames of a lane move, or rest."""
+        """Let the frames of a lane move, or rest; those of one that has failed rest for good."""
         assert self._table is not None
         self.hold()
         try:
             self.settle()
-            self._table[(lane * k.LANE + k.ACTIVE) // 8] = int(active)
+            on = active and not self._lanes[lane].flow.failed
+            self._table[(lane * k.LANE + k.ACTIVE) // 8] = int(on)
         finally:
             self.go_on()
 
@@ -237,17 +278,27 @@ class WorkerPool:
         name: Of what they work for, for the names of their threads.
         polling: Never sleep: each takes a core for itself.
         spin: How long they look on before they sleep, microseconds.
+        cpus: The CPU of each, `count` of them; None leaves that to the kernel.
 
     Attributes:
         workers: Give them flows before `start`; each flow, and all flows that share an end, one.
 
     Raises:
-        ConfigError: Kernels are not compiled here.
+        ConfigError: Kernels are not compiled here, or a CPU is not one of the process.
+        ValueError: There are not as many CPUs as workers.
     """
 
     def __init__(
-        self, count: int, name: str = "flows", *, polling: bool = False, spin: int = SPIN
+        self,
+        count: int,
+        name: str = "flows",
+        *,
+        polling: bool = False,
+        spin: int = SPIN,
+        cpus: Sequence[int] | None = None,
     ) -> None:
+        if cpus is not None and len(cpus) != count:
+            raise ValueError(f"{count} workers need as many CPUs, not {len(cpus)}")
         if not jit_wanted():
             raise ConfigError(
                 "workers run compiled kernels only; llvmlite is not installed, or EMUDEV_JIT=0",
@@ -255,7 +306,13 @@ class WorkerPool:
                 hint="workers=0",
             )
         self.workers = tuple(
-            Worker(f"emudev-{name}-{i}", polling=polling, spin=spin) for i in range(count)
+            Worker(
+                f"emudev-{name}-{i}",
+                polling=polling,
+                spin=spin,
+                cpu=None if cpus is None else cpus[i],
+            )
+            for i in range(count)
         )
 
     def start(self) -> None:
@@ -267,7 +324,7 @@ class WorkerPool:
         for worker in self.workers:
             worker.start()
 
-    @contextmanager
+    @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Keep all of them at rest within the context; contexts may be nested.
 
