@@ -27,6 +27,7 @@ from ..queues import (
     IrqInfo,
     QueueInfo,
     QueueKernels,
+    QueueStats,
     rx_queue,
     tx_queue,
 )
@@ -75,10 +76,27 @@ class _Pair:
         base = ctypes.addressof(self._words)
         self.bells = [Doorbell(2 * number, base), Doorbell(2 * number + 1, base + 4)]
         notify = PythonKernel(lambda state, burst, rows: 0)
+        self._counts = {"sent": (0, 0), "taken": (0, 0)}
         self.give = QueueKernels(
-            0, PythonKernel(self._peek), None, PythonKernel(self._release), notify
+            0,
+            PythonKernel(self._peek),
+            None,
+            PythonKernel(self._release),
+            notify,
+            stats=lambda: QueueStats(*self._counts["sent"]),
         )
-        self.take = QueueKernels(0, None, PythonKernel(self._push), None, notify)
+        self.take = QueueKernels(
+            0,
+            None,
+            PythonKernel(self._push),
+            None,
+            notify,
+            stats=lambda: QueueStats(*self._counts["taken"]),
+        )
+
+    def _count(self, way: str, length: int) -> None:
+        packets, total = self._counts[way]
+        self._counts[way] = (packets + 1, total + length)
 
     def _peek(self, state: int, burst: int, rows: int) -> int:
         count = 0
@@ -92,7 +110,7 @@ class _Pair:
 
     def _release(self, state: int, burst: int, rows: int) -> int:
         for _ in range(rows):
-            self.sending.popleft()
+            self._count("sent", len(self.sending.popleft()))
         return 0
 
     def _push(self, state: int, burst: int, rows: int) -> int:
@@ -104,6 +122,7 @@ class _Pair:
             frame = (b"" if row[2] & _FIRST else frame) + ctypes.string_at(row[0], row[1])
             if row[2] & _LAST:
                 self.received.append(frame)
+                self._count("taken", len(frame))
                 taken = index + 1
         return taken
 

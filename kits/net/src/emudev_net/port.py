@@ -20,7 +20,7 @@ found among what `Host.add` returned, and numbered by its ``id``.
 
 **Threads.** All methods are for the loop's thread, with these exceptions: bursts and kernels of a
 queue may be used on any one thread at a time, different queues on different ones if
-`PortInfo.parallel`, else all of a port on one; `stats` and `xstats` are for any thread.
+`PortInfo.parallel`, else all of a port on one; `stats` is for any thread.
 
 **Writing one**: subclass `Port`, implement `describe`, `source` and `sink`, override what else
 there is to do of `emudev_net.port_driver.PortDriver`, and call `update_link`, `wake_rx`, `wake_tx`,
@@ -120,7 +120,7 @@ class Port(PortDriver):
         self._up = False
         self._sources: list[QueueKernels | None] = []
         self._sinks: list[QueueKernels | None] = []
-        self._counters = PortCounters(lambda: (self._sources, self._sinks), self.counters)
+        self._counters = PortCounters(self.counted, self.counters)
         self._subscribers: tuple[Callable[[PortEvent], None], ...] = ()
         self._wakes: dict[tuple[bool, int], tuple[Callable[[], None], ...]] = {}
         self._compilation: Compilation | None = None
@@ -130,6 +130,13 @@ class Port(PortDriver):
 
     def __repr__(self) -> str:
         return f"<port {self.name} {self.state.value}>"
+
+    def counted(self) -> tuple[Sequence[QueueKernels | None], Sequence[QueueKernels | None]]:
+        """The receive and the transmit queues whose counters are the port's; None: not set up.
+
+        What a queue has counted only grows, over all that `configure` and `start` may do.
+        """
+        return self._sources, self._sinks
 
     def kernels(self) -> Sequence[QueueKernel]:
         """All kernels of its queues that are set up, the shorter ways included: to be compiled."""
@@ -545,12 +552,13 @@ class Port(PortDriver):
         return self._counters.stats()
 
     def xstats(self) -> dict[str, int]:
-        """All counters, by the names that DPDK gives them; any thread.
+        """All counters, by the names that DPDK gives them.
 
         First those of `stats` and of each queue, then packets lost by reason, such as
-        ``tx_dropped_length``, then the port's own (`counters`).
+        ``tx_dropped_length``, then the port's own (`counters` and
+        `gauges`).
         """
-        return self._counters.xstats()
+        return {**self._counters.xstats(), **self.gauges()}
 
     def reset_stats(self) -> None:
         """Begin to count anew, `stats` and `xstats`."""

@@ -35,7 +35,8 @@ from .port_records import NEXT, PortStep
 
 __all__ = ["PortContract"]
 
-STATIONS = bytes.fromhex("0300000000aa0252540000aa88b5")
+GROUP = bytes.fromhex("0300000000aa")
+SOURCE = bytes.fromhex("0252540000aa88b5")
 ADDRESS = bytes.fromhex("02aabbccdd07")
 #: Names that DPDK gives to the counters that all ports have.
 XSTATS = (
@@ -55,9 +56,9 @@ XSTATS = (
 )
 
 
-def frame(length: int, mark: int = 0) -> bytes:
-    """A frame of a private ethertype, to a group address, that no host answers."""
-    return STATIONS + bytes((mark + length + i) & 0xFF for i in range(length - len(STATIONS)))
+def frame(length: int, target: bytes = GROUP) -> bytes:
+    """A frame of a private ethertype that no host answers."""
+    return target + SOURCE + bytes((length + i) & 0xFF for i in range(length - 14))
 
 
 class PortContract(Contract):
@@ -83,6 +84,13 @@ class PortContract(Contract):
     def connect(self, host: Host, port: Port) -> Any:
         """Bring up what is at the other end, once the port is started; kept as `other`."""
         return None
+
+    def disconnect(self, other: Any) -> None:
+        """Undo `connect`."""
+
+    def address(self, other: Any) -> bytes:
+        """Where frames are to go that the other end takes in; to a group."""
+        return GROUP
 
     def arrive(self, other: Any, port: Port, frames: list[bytes]) -> None:
         """Let frames arrive at receive queue 0 of the port."""
@@ -123,11 +131,12 @@ class PortContract(Contract):
         return port
 
     @pytest.fixture
-    def other(self, host: Host, started: Port) -> Any:
+    def other(self, host: Host, started: Port) -> Iterator[Any]:
         """What is at the other end; the link is up."""
         made = self.connect(host, started)
         turn_until(host, lambda: started.link().up)
-        return made
+        yield made
+        self.disconnect(made)
 
     @pytest.fixture
     def events(self, port: Port) -> list[PortEvent]:
@@ -301,11 +310,12 @@ class PortContract(Contract):
         port.set_link(False)
         port.start()
         turn_until(host, lambda: port.ready, 30)
-        self.connect(host, port)
         host.loop.turn()
         assert not port.link().up
         port.set_link(True)
+        other = self.connect(host, port)
         turn_until(host, lambda: port.link().up)
+        self.disconnect(other)
 
     def test_its_address_and_modes_can_be_set(self, port: Port) -> None:
         """And are kept over a start."""
@@ -361,7 +371,8 @@ class PortContract(Contract):
         """In order, byte for byte, in one segment or many, and each is counted once."""
         if not self.sends:
             pytest.skip("what is sent can't be seen here")
-        frames = [frame(length) for length in (60, 61, 600, self.largest)]
+        target = self.address(other)
+        frames = [frame(length, target) for length in (60, 61, 600, self.largest)]
         expected = frames + frames
         for split in (0, 200):
             burst = Burst.of(frames, split)
@@ -395,7 +406,8 @@ class PortContract(Contract):
                 stack.callback(flow.close)
                 stack.callback(one.subscribe_rx(0, flow.kick))
                 stack.callback(two.subscribe_tx(0, flow.kick))
-            there, back = [frame(100, 1), frame(90, 2)], [frame(80, 3), frame(70, 4)]
+            target = self.address(other)
+            there, back = [frame(100), frame(90)], [frame(80, target), frame(70, target)]
             self.arrive(other, started, there)
             peer.arrive(back)
             got: list[bytes] = []
@@ -419,9 +431,10 @@ class PortContract(Contract):
         started.stop()
         started.start()
         turn_until(host, lambda: started.link().up, 30)
-        burst = Burst.of([frame(77)])
+        sent = frame(77, self.address(other))
+        burst = Burst.of([sent])
         turn_until(host, lambda: started.tx_burst(0, burst) == 1)
-        turn_until(host, lambda: frame(77) in self.sent(other, started))
+        turn_until(host, lambda: sent in self.sent(other, started))
 
     # -- statistics
 
@@ -439,7 +452,7 @@ class PortContract(Contract):
             assert found["rx_good_packets"] == found["rx_q0_packets"] == 1
             assert found["rx_good_bytes"] == found["rx_q0_bytes"] == 60
         if self.sends:
-            burst = Burst.of([frame(60)])
+            burst = Burst.of([frame(60, self.address(other))])
             turn_until(host, lambda: started.tx_burst(0, burst) == 1)
             assert started.xstats()["tx_q0_packets"] == 1
         started.reset_stats()

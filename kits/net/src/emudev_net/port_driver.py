@@ -80,3 +80,7 @@ class PortDriver(abc.ABC):
     def counters(self) -> Mapping[str, int]:
         """Further counters for `xstats`, which only grow; any thread."""
         return {}
+
+    def gauges(self) -> Mapping[str, int]:
+        """Further numbers for `xstats` that `reset_stats` leaves alone."""
+        return {}
