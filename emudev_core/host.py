@@ -108,8 +108,11 @@ class Host:
         plan = self._planner.observer(parse_vdev(observer, "--observe"))
         return self._make_observer(plan)
 
-    def build(self, plan: Plan) -> None:
+    def build(self, plan: Plan) -> list[object]:
         """Build everything of a plan.
+
+        Returns:
+            Its backends, in order.
 
         Raises:
             PluginError: A plugin's builder failed.
@@ -117,10 +120,10 @@ class Host:
         self._planner.adopt(plan)
         for device in plan.devices:
             self._make_device(device)
-        for backend in plan.backends:
-            self._make_backend(backend)
+        backends = [self._make_backend(backend) for backend in plan.backends]
         for observer in plan.observers:
             self._make_observer(observer)
+        return backends
 
     def _make_device(self, plan: DevicePlan) -> Device:
         device = self.registry.allocate(plan.name, plan.spec.origin)

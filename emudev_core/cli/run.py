@@ -14,10 +14,11 @@ from .log import LEVELS
 if TYPE_CHECKING:
     from ..host import Host
 
-__all__ = ["COMMAND"]
+__all__ = ["COMMAND", "add_arguments", "help_on_vdev", "print_suggestions", "ready_line"]
 
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that serves devices."""
     from .request import add_options
 
     add_options(parser)
@@ -38,7 +39,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace, plugins: Plugins) -> int:
     if arguments.help_vdev is not None:
-        print(_help(arguments.help_vdev, plugins))
+        print(help_on_vdev(arguments.help_vdev, plugins))
         return 0
     from ..host import Host
     from .request import read_plan
@@ -48,14 +49,14 @@ def _run(arguments: argparse.Namespace, plugins: Plugins) -> int:
         host.handle_signals()
         host.build(plan)
         host.start()
-        print(_ready(host), flush=True)
+        print(ready_line(host), flush=True)
         host.run()
         if arguments.suggest:
-            _suggest(host)
+            print_suggestions(host)
     return 0
 
 
-def _ready(host: Host) -> str:
+def ready_line(host: Host) -> str:
     """The line that tells programs that every socket listens and every backend is up."""
     parts = []
     for device in host.registry:
@@ -65,7 +66,8 @@ def _ready(host: Host) -> str:
     return f"emudev: ready: {', '.join(parts) or 'no devices'}"
 
 
-def _suggest(host: Host) -> None:
+def print_suggestions(host: Host) -> None:
+    """Rows for what guests accessed and nobody declared, for ``--suggest``."""
     for device in host.registry:
         rows = device.get_suggestions()
         if rows:
@@ -74,7 +76,12 @@ def _suggest(host: Host) -> None:
                 print(row)
 
 
-def _help(name: str, plugins: Plugins) -> str:
+def help_on_vdev(name: str, plugins: Plugins) -> str:
+    """The keys of a driver, transport or observer, for ``--help-vdev``.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
     import attrs
 
     from ..conversion import Key, keys
@@ -133,5 +140,5 @@ COMMAND = CommandSpec(
     name="run",
     summary="Serve devices until SIGTERM or SIGINT",
     run=_run,
-    arguments=_arguments,
+    arguments=add_arguments,
 )
