@@ -218,7 +218,9 @@ class ClientEnd:
 
     def _bring_up(self, channel: _Channel, interface: str) -> None:
         assert self._offer is not None
-        self._user.went_up(self._offer.attached(), attrs.evolve(self._offer.peer, interface=interface))
+        self._user.went_up(
+            self._offer.attached(), attrs.evolve(self._offer.peer, interface=interface)
+        )
         self._up = True
         channel.limit(None)
 

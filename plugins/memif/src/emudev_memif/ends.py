@@ -1,4 +1,4 @@
-"""What the two roles of an interface have in common: how a device and its end of the socket talk."""
+"""What both roles have in common: how a device and its end of the socket talk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Protocol
 import attrs
 
 from .layout import Layout, RingPlace
-from .protocol import Interface
 
 __all__ = ["End", "Peer", "Rings", "User", "program"]
 
@@ -51,12 +50,24 @@ class Rings:
     layout: Layout | None = None
 
 
-class User(Interface, Protocol):
-    """What an end asks of its device. All on the loop's thread."""
+class User(Protocol):
+    """What an end asks of its device. All on the loop's thread.
 
-    @property
-    def name(self) -> str:
-        """Of the interface, for the peer and for people."""
+    Attributes:
+        pairs: Rings in each direction.
+        secret: What a client has to know, or says.
+        name: Of the interface, for the peer and for people.
+    """
+
+    pairs: int
+    secret: bytes
+    name: str
+
+    def check_region(self, fd: int, size: int, before: int) -> None:
+        """See `protocol.Interface`."""
+
+    def check_ring(self, fd: int) -> None:
+        """See `protocol.Interface`."""
 
     @property
     def wanted(self) -> bool:
@@ -99,6 +110,9 @@ class End(Protocol):
 
     def close(self) -> None:
         """Let the peer go, and end; `open` may follow."""
+
+    def release(self) -> None:
+        """Give back what `User.went_down` said is still in use; it is not any more."""
 
 
 def program() -> str:

@@ -247,9 +247,7 @@ class MemifProtocol:
                 return [self._end(text(message.reason) or "the peer gave no reason", False)]
             events = self._take(message, fds[0] if fds else None)
             kept = bool(fds)
-            # What was done meanwhile (an answer at once, an end) has the last word.
-            if self.state is not State.CLOSED:
-                self.state = after
+            self.state = after
             return events
         except PeerError as exc:
             return [self.refuse(str(exc))]

@@ -135,9 +135,7 @@ class PeerMemory:
                 with suppress(OSError):
                     os.close(region.fd)
 
-    def _map(
-        self, region: Region, guard: Callable[[int, int], Callable[[], None]] | None
-    ) -> None:
+    def _map(self, region: Region, guard: Callable[[int, int], Callable[[], None]] | None) -> None:
         size = region.size
         try:
             magic, block = _file_system(region.fd)

@@ -76,9 +76,7 @@ class Listener:
         self._options = options
         self._members: dict[int, ServerEnd] = {}
         self._pending: set[_Channel] = set()
-        self._socket = sockets.listen(
-            options.address, options.mode, options.uid, options.gid
-        )
+        self._socket = sockets.listen(options.address, options.mode, options.uid, options.gid)
         self._watch = loop.watch(self._socket.sock.fileno(), self._accept, READ)
 
     @classmethod

@@ -146,9 +146,7 @@ class Disconnect(Wire):
     _1: bytes = pad(26)
 
 
-Message: TypeAlias = (
-    Ack | Hello | Init | AddRegion | AddRing | Connect | Connected | Disconnect
-)
+Message: TypeAlias = Ack | Hello | Init | AddRegion | AddRing | Connect | Connected | Disconnect
 
 _CLASSES: Final[dict[int, type[Message]]] = {
     MessageType.ACK: Ack,
