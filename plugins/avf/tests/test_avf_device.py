@@ -580,6 +580,42 @@ def test_unmapped_memory_does_not_reach_the_data_plane_any_more(machine):
     assert machine.avf.port.memory is table
 
 
+# -- hash of a guest without RSS_PF (avf.md 7)
+
+HENA, HKEY, HLUT = 0xC400, 0xCC00, 0xD000
+
+
+def test_a_row_of_hash_registers_is_applied_once(machine, monkeypatch):
+    machine.probe(caps=LINUX_CAPS & ~0x80000)
+    calls = []
+    set_rss = machine.avf.port.set_rss
+    monkeypatch.setattr(machine.avf.port, "set_rss", lambda *a: (calls.append(a), set_rss(*a)))
+    for word in range(13):
+        machine.write(HKEY + 4 * word, 0x01010101 * (word + 1))
+    for word in range(16):
+        machine.write(HLUT + 4 * word, 0x01000100)
+    machine.write(HENA, 0x8000_0000)
+    assert calls == []
+    machine.loop.turn()
+    key = b"".join(bytes([word + 1]) * 4 for word in range(13))
+    assert calls == [(key, bytes([0, 1, 0, 1] * 16), 0x8000_0000)]
+
+
+def test_a_device_is_saved_with_the_hash_that_was_just_written(machine):
+    machine.probe(caps=LINUX_CAPS & ~0x80000)
+    machine.write(HKEY, 7)
+    machine.device.save()
+    assert machine.avf.vf.state.rss_key == b"\7" + bytes(51)
+
+
+def test_a_reset_takes_back_a_hash_that_was_just_written(machine):
+    machine.probe(caps=LINUX_CAPS & ~0x80000)
+    machine.write(HENA, 1)
+    machine.device.reset(ResetKind.FUNCTION)
+    machine.loop.turn()
+    assert machine.avf.vf.state.rss_hena == 0x8000_7E1F_8000_0000
+
+
 # -- saving
 
 
@@ -621,6 +657,32 @@ def test_a_device_of_another_size_is_not_taken(machine, make, queues):
     with pytest.raises(DecodeError):
         other.device.restore(saved)
     assert other.device.save() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rss_key": b"short"},
+        {"rss_lut": b"short"},
+        {"rx": {0: {"base": 1 << 63, "length": 32, "buffer_size": 2048}}},
+        {"rx": {0: {"base": 4096, "length": 9000, "buffer_size": 2048}}},
+        {"rx": {0: {"base": 4096, "length": 32, "buffer_size": 1 << 20}}},
+        {"rss_hena": 1 << 70},
+        {"rx_vectors": {0: 99}},
+        {"tx_vectors": {0: -1}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_values_that_no_guest_can_have_set_are_not_taken(machine, change):
+    from emudev_core.errors import DecodeError
+
+    machine.device.stop()
+    before = machine.device.save()
+    state = machine.avf.emudev_save()
+    bad = {**state["device"], "state": {**state["device"]["state"], **change}}
+    with pytest.raises(DecodeError):
+        machine.avf.emudev_restore({**state, "device": bad})
+    assert machine.device.save() == before
 
 
 # -- configuration

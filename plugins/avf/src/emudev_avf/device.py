@@ -92,6 +92,8 @@ class AvfDevice(PciFunction):
         self.ready = False
         self._compilation: Compilation | None = None
         self._running = False
+        self._hash_task = context.loop.task(self.apply_hash_registers)
+        self._hash_written = False
         # Tails latch in their words, whatever the state of the queue.
         self.bind_doorbells("QTX_TAIL1", [ring.doorbell for ring in self.port.tx])
         self.bind_doorbells("QRX_TAIL1", [ring.doorbell for ring in self.port.rx])
@@ -128,6 +130,7 @@ class AvfDevice(PciFunction):
         """Stop the clock and the data plane."""
         if self._compilation is not None:
             self._compilation.cancel()
+        self._hash_task.close()
         self.resets.cancel()
         self.mailbox.reset()
         self.port.close()
@@ -185,8 +188,16 @@ class AvfDevice(PciFunction):
     @MAP.on_write("VFQF_HKEY")
     @MAP.on_write("VFQF_HLUT")
     def _hash_register_written(self, index: int, value: int) -> None:
-        regs = self.regs
-        self.vf.set_rss_registers(list(regs.VFQF_HENA), list(regs.VFQF_HKEY), list(regs.VFQF_HLUT))
+        # A driver writes thirty of them in a row, and the tables of a key cost a millisecond.
+        self._hash_written = True
+        self._hash_task.mark()
+
+    def apply_hash_registers(self) -> None:
+        """Bring what was written to the registers of the hash to the data plane, if anything."""
+        if self._hash_written:
+            self._hash_written = False
+            hena, key, lut = self.regs.VFQF_HENA, self.regs.VFQF_HKEY, self.regs.VFQF_HLUT
+            self.vf.set_rss_registers(list(hena), list(key), list(lut))
 
     # -- what the virtual function asks of the device (`vf.Outside`)
 
@@ -199,8 +210,9 @@ class AvfDevice(PciFunction):
         self.post_event(event)
 
     def begin_reset(self) -> None:
-        """The guest asked by RESET_VF."""
-        self.resets.happen(ResetEvent.REQUEST)
+        """The guest asked by RESET_VF; during a reset there is nothing to be asked for."""
+        if self.resets.working:
+            self.resets.happen(ResetEvent.REQUEST)
 
     def announce_reset(self) -> None:
         """Tell the guest, and reset it when it had time to read that."""
@@ -224,6 +236,7 @@ class AvfDevice(PciFunction):
 
     def _clear(self, event: ResetEvent) -> None:
         """What each reset does; when this returns nothing is stored in guest memory any more."""
+        self._hash_written = False
         with self.context.device.paused():
             self.mailbox.reset()
             self.vf.reset(power=event is ResetEvent.POWER)

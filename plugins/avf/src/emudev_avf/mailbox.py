@@ -6,7 +6,8 @@ into buffers that the driver has posted on the receive ring (ARQ); while there i
 here.
 
 A request may end in a reset, after which neither ring exists any more: each step that runs foreign
-code (the handler of a request, an access by message) compares the generation afterwards, and stops.
+code (the handler of a request, an access by message) compares the generation afterwards, and goes
+on with what is there then.
 
 Guest memory that only messages reach can't be read while the client waits for its write to be
 answered; then the work is done later, see `defer`. Source: avf.md section 3.
@@ -37,6 +38,9 @@ LENGTH: Final = 0x3FF  #: of ATQLEN and ARQLEN, and of heads and tails
 
 #: Longest message, bytes: the buffers of all drivers.
 MAX_MESSAGE: Final = 4096
+#: Requests that one write of the tail is answered with at once: a whole ring of the drivers. A guest
+#: that has more waiting lets others have their turn in between.
+BATCH: Final = 32
 #: Messages to the guest that wait for buffers; more than fill the largest ring, and a bound.
 MAX_WAITING: Final = 1024
 
@@ -180,9 +184,10 @@ class Mailbox:
             self._run_later()
 
     def reset(self) -> None:
-        """Forget everything that waits; the registers are the caller's to clear."""
+        """Forget everything that waits, and what was deferred; the registers are the caller's."""
         self._generation += 1
         self._waiting.clear()
+        self._deferred = False
 
     @property
     def receiving(self) -> bool:
@@ -241,10 +246,12 @@ class Mailbox:
         if self._draining:  # an access by message let further commands in; the outer loop sees them
             return
         self._draining = True
-        generation = self._generation
         try:
-            while self._generation == generation and self._take_one(generation):
-                pass
+            for _ in range(BATCH):
+                generation = self._generation
+                if not self._take_one(generation) and self._generation == generation:
+                    return
+            self._run_later()
         finally:
             self._draining = False
 
@@ -300,14 +307,17 @@ class Mailbox:
         if self._flushing:
             return
         self._flushing = True
-        generation = self._generation
-        posted = False
+        posted: int | None = None
         try:
-            while self._waiting and self._generation == generation and self._post_one(generation):
-                posted = True
+            while self._waiting:
+                generation = self._generation
+                if self._post_one(generation):
+                    posted = generation
+                elif self._generation == generation:
+                    return
         finally:
             self._flushing = False
-            if posted and self._generation == generation:
+            if posted == self._generation:
                 self._raised()
 
     def _post_one(self, generation: int) -> bool:

@@ -60,6 +60,7 @@ class Saved:
 
 def save_device(device: AvfDevice) -> dict[str, Any]:
     """The record of a device, as values that msgspec encodes."""
+    device.apply_hash_registers()
     record = Saved(
         version=VERSION,
         state=device.vf.state,
@@ -78,7 +79,8 @@ def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
     """Take a record back; the registers have been restored before.
 
     Raises:
-        DecodeError: No such record, or of a device with another number of queues.
+        DecodeError: No such record, of a device with another number of queues, or with values that
+            no guest can have set; the last leaves the device to be restored from what it was.
     """
     try:
         record = msgspec.convert(dict(values), Saved)
@@ -87,7 +89,10 @@ def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
     _check(device, record)
     port = device.port
     device.resets.restore(record.reset)
-    device.vf.restore(record.state, record.lasting, record.rx_heads, record.tx_heads)
+    try:
+        device.vf.restore(record.state, record.lasting, record.rx_heads, record.tx_heads)
+    except (ValueError, OverflowError) as exc:
+        raise DecodeError(f"{device.name}: saved state: {exc}") from exc
     device.mailbox.restore(record.waiting)
     for vector, saved in zip(port.vectors, record.vectors, strict=True):
         vector.reset()
@@ -110,6 +115,9 @@ def _check(device: AvfDevice, record: Saved) -> None:
     queues = {*state.rx, *state.tx, *state.rx_vectors, *state.tx_vectors}
     if not all(0 <= queue < pairs for queue in queues):
         raise DecodeError(f"{where}: queues {sorted(queues)}, it has {pairs}")
+    vectors = {*state.rx_vectors.values(), *state.tx_vectors.values()}
+    if not all(0 <= vector <= pairs for vector in vectors):
+        raise DecodeError(f"{where}: vectors {sorted(vectors)}, it has {pairs + 1}")
     if (state.rx_enabled | state.tx_enabled) >> pairs or not 1 <= lasting.queue_pairs <= pairs:
         raise DecodeError(f"{where}: enabled queues {state.rx_enabled:#x}, it has {pairs}")
     if len(lasting.mac) != 6 or any(len(address) != 6 for address in state.addresses):
