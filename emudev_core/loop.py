@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -131,6 +132,9 @@ class Loop:
         self._epoll.register(self._waker, READ)
         self._stopping = False
         self._closed = False
+        # Keeps another thread from writing to a waker that is closed meanwhile, or to what takes
+        # its number. Reentrant: a signal handler may interrupt whoever holds it.
+        self._waking = threading.RLock()
         self.on_error: Callable[[Exception], bool] | None = None
         self._calling: Watch | None = None
 
@@ -165,8 +169,12 @@ class Loop:
     def call_threadsafe(self, callback: Callable[[], None]) -> None:
         """Call once on the loop's thread; from any thread or signal handler."""
         self._foreign.append(callback)
-        if not self._closed:
-            os.eventfd_write(self._waker, 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._waking:
+            if not self._closed:
+                os.eventfd_write(self._waker, 1)
 
     def task(self, callback: Callable[[], None]) -> Task:
         """A task that runs `callback` once in each turn in which it was marked."""
@@ -206,8 +214,7 @@ class Loop:
     def stop(self) -> None:
         """End `run` after the present turn; from any thread or signal handler."""
         self._stopping = True
-        if not self._closed:
-            os.eventfd_write(self._waker, 1)
+        self._wake()
 
     def turn(self, timeout: float | None = 0.0) -> bool:
         """One turn; sleep at most `timeout` seconds (None: until something happens) before it.
@@ -287,7 +294,9 @@ class Loop:
 
     def close(self) -> None:
         """Give the loop's own descriptors back. What is still watched is forgotten, not closed."""
-        if not self._closed:
+        with self._waking:
+            if self._closed:
+                return
             self._closed = True
             self._watches.clear()
             self._epoll.close()

@@ -292,6 +292,28 @@ def test_closing_gives_the_descriptors_back_and_twice_is_once():
     assert open_descriptors() == before
 
 
+def test_a_thread_may_call_while_the_loop_is_closed():
+    errors = []
+
+    def call():
+        try:
+            while not done.is_set():
+                loop.call_threadsafe(print)
+        except OSError as error:
+            errors.append(error)
+
+    for _ in range(50):
+        done = threading.Event()
+        loop = Loop()
+        thread = threading.Thread(target=call)
+        thread.start()
+        time.sleep(0.0001)
+        loop.close()
+        done.set()
+        thread.join()
+    assert errors == []
+
+
 def test_what_a_callback_raises_comes_out_and_the_rest_is_not_lost(loop):
     seen = []
     loop.call_later(0, lambda: 1 / 0)
