@@ -16,12 +16,11 @@ from emudev_net.memory_port import MemoryPort
 from emudev_net.port import Port, PortConfig, PortEvent, PortEventKind, PortState, PortStats
 from emudev_net.port_records import NEXT, PortStep, step_port
 from emudev_net.port_stats import PortCounters
-from emudev_net.testing import PortContract
+from emudev_net.testing import FramePortContract
 
 
-class TestMemoryPort(PortContract):
+class TestMemoryPort(FramePortContract):
     vdev = "net_memory,queues=3"
-    receives = sends = True
 
     def arrive(self, other, port, frames):
         port.arrive(frames)

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from emudev_core.testing.contracts import BackendContract
-from emudev_net.testing import PortContract
+from emudev_net.testing import FramePortContract
 
 
 class TestBackend(BackendContract):
@@ -36,10 +36,9 @@ class TestBackend(BackendContract):
         assert guest.waiting() == 0
 
 
-class TestOverPlainQueues(PortContract):
+class TestOverPlainQueues(FramePortContract):
     vdev = "net_avfbe"
     device = "emu_port,id=0,queues=3"
-    receives = sends = True
 
     def arrive(self, other, port, frames):
         for frame in frames:
@@ -55,12 +54,11 @@ def guest_of(port):
 
 @pytest.mark.skipif(importlib.util.find_spec("emudev_avf") is None, reason="emudev-avf is missing")
 @pytest.mark.skipif(importlib.util.find_spec("emudev_null") is None, reason="no inproc transport")
-class TestOverAvf(PortContract):
+class TestOverAvf(FramePortContract):
     """Its guest is the reference driver."""
 
     vdev = "net_avfbe"
     device = "emu_iavf,id=0,transport=inproc"
-    receives = sends = True
 
     def connect(self, host, port):
         from emudev_avf.driver.netdev import AvfDriver

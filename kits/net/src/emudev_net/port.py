@@ -118,8 +118,8 @@ class Port(PortDriver):
         self._mtu: int | None = None
         self._polled = False
         self._up = False
-        self._sources: list[QueueKernels | None] = []
-        self._sinks: list[QueueKernels | None] = []
+        self._rx_ends: list[QueueKernels | None] = []
+        self._tx_ends: list[QueueKernels | None] = []
         self._counters = PortCounters(self.counted, self.counters)
         self._subscribers: tuple[Callable[[PortEvent], None], ...] = ()
         self._wakes: dict[tuple[bool, int], tuple[Callable[[], None], ...]] = {}
@@ -136,12 +136,12 @@ class Port(PortDriver):
 
         What a queue has counted only grows, over all that `configure` and `start` may do.
         """
-        return self._sources, self._sinks
+        return self._rx_ends, self._tx_ends
 
     def kernels(self) -> Sequence[QueueKernel]:
         """All kernels of its queues that are set up, the shorter ways included: to be compiled."""
         found: dict[QueueKernel, None] = {}
-        for ends in (*self._sources, *self._sinks):
+        for ends in (*self._rx_ends, *self._tx_ends):
             if ends is not None:
                 for kernel in (ends.peek, ends.push, ends.release, ends.notify):
                     if kernel is not None:
@@ -234,8 +234,8 @@ class Port(PortDriver):
             self._check_mtu(config.mtu)
         self._forget_queues()
         self.rx_queues, self.tx_queues, self.config = rx_queues, tx_queues, config
-        self._sources = [None] * rx_queues
-        self._sinks = [None] * tx_queues
+        self._rx_ends = [None] * rx_queues
+        self._tx_ends = [None] * tx_queues
         try:
             self.on_configure()
         except BaseException:
@@ -275,10 +275,10 @@ class Port(PortDriver):
             EmudevError: What the port raised; it is as before.
         """
         state = step_port(self.state, PortStep.START, self.name)
-        for queue, source in enumerate(self._sources):
+        for queue, source in enumerate(self._rx_ends):
             if source is None:
                 self._set_up(queue, 0, rx=True)
-        for queue, sink in enumerate(self._sinks):
+        for queue, sink in enumerate(self._tx_ends):
             if sink is None:
                 self._set_up(queue, 0, rx=False)
         self.on_start()
@@ -328,7 +328,7 @@ class Port(PortDriver):
         self.on_stop()
 
     def _forget_queues(self) -> None:
-        self._sources, self._sinks = [], []
+        self._rx_ends, self._tx_ends = [], []
         self.rx_queues = self.tx_queues = 0
 
     def _check(self, queue: int, step: PortStep, *, rx: bool) -> None:
@@ -336,7 +336,7 @@ class Port(PortDriver):
         self._find(queue, rx=rx)
 
     def _find(self, queue: int, *, rx: bool) -> QueueKernels | None:
-        ends = self._sources if rx else self._sinks
+        ends = self._rx_ends if rx else self._tx_ends
         if not 0 <= queue < len(ends):
             kind = "receive" if rx else "transmit"
             raise ConfigError(f"no {kind} queue {queue} ({len(ends)} configured)", where=self.name)
@@ -345,7 +345,7 @@ class Port(PortDriver):
     def _set_up(self, queue: int, descriptors: int, *, rx: bool) -> None:
         self.on_queue_setup(queue, descriptors, rx=rx)
         if rx:
-            source = self._sources[queue] = self.source(queue)
+            source = self._rx_ends[queue] = self.source(queue)
             if source.peek is None or source.release is None:
                 raise BackendError(f"{self.name}: receive queue {queue} gives no packets")
         else:
@@ -354,7 +354,7 @@ class Port(PortDriver):
                 raise BackendError(f"{self.name}: transmit queue {queue} takes no packets")
             wanted = self.config.tx_offloads
             takes = sink.takes if wanted is None else sink.takes & wanted
-            self._sinks[queue] = attrs.evolve(sink, takes=takes)
+            self._tx_ends[queue] = attrs.evolve(sink, takes=takes)
 
     # -- compilation
 

@@ -1,6 +1,7 @@
 """What tests of kernels need: helpers called from Python, compiled and plain, and simple queues.
 
-`PortContract` is the suite that every port passes, `MemoryPort` a port whose other side is in the
+`PortContract` is the suite that every port passes, `FramePortContract` has packets in it, too, for
+ports whose other side a test can play; `MemoryPort` a port whose other side is in the
 hands of a test.
 
 Name it in a conftest (``pytest_plugins = ["emudev_net.testing"]``) for the fixtures `jit` and
@@ -16,12 +17,21 @@ from typing import Any, Final
 
 import pytest
 
+from .frame_port_contract import FramePortContract
 from .jit import Kernel, compile_now, jit_wanted
 from .memory_port import MemoryPort
 from .port_contract import PortContract
 from .primitives import Words, load64
 
-__all__ = ["MemoryPort", "PortContract", "Probe", "compiled_or_plain", "jit", "probes"]
+__all__ = [
+    "FramePortContract",
+    "MemoryPort",
+    "PortContract",
+    "Probe",
+    "compiled_or_plain",
+    "jit",
+    "probes",
+]
 
 
 class Probe:

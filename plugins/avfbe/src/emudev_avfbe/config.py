@@ -15,10 +15,14 @@ class AvfbeConfig(BackendConfig):
     """Configuration of ``net_avfbe``; the device is named by ``emu=`` or ``avf_emu_id=``."""
 
     mac: Annotated[
-        Annotated[str, Meta(pattern="^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$")] | None,
+        Annotated[
+            str,
+            Meta(pattern="^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$", examples=["52:54:00:12:34:56"]),
+        ]
+        | None,
         Meta(
-            description="an address of the port's own, 52:54:00:12:34:56; unset: the port has the"
-            " device's, and setting one sets the device's"
+            description="an address of the port's own; unset: the port has the device's, and"
+            " setting one sets the device's"
         ),
     ] = None
 

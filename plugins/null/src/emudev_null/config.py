@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from emudev_core.config import BackendConfig, ProviderConfig, TransportConfig
 
-__all__ = ["EchoConfig", "InprocConfig", "NullBackendConfig", "NullConfig"]
+__all__ = ["EchoConfig", "InprocConfig", "NullBackendConfig", "NullConfig", "NullPortConfig"]
 
 
 class NullConfig(ProviderConfig):
@@ -39,3 +39,23 @@ class EchoConfig(BackendConfig):
             description="address that it answers ARP requests with",
         ),
     ] = "02:65:63:68:6f:00"
+
+
+class NullPortConfig(BackendConfig):
+    """Keys of the port ``net_null``, as DPDK names them."""
+
+    size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_535,
+            description="bytes of each packet that it receives",
+            extra_json_schema={"unit": "bytes"},
+        ),
+    ] = 64
+    copy: Annotated[
+        bool, Meta(description="copy each packet, as a driver with memory of its own would")
+    ] = False
+    no_rx: Annotated[bool, Meta(description="receive nothing, and only drop what is sent")] = field(
+        name="no-rx", default=False
+    )

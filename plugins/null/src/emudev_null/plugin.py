@@ -17,7 +17,7 @@ from emudev_core import (
 )
 from emudev_core.specs import BackendContext, ConnectContext, ProviderContext, TransportContext
 
-from .config import EchoConfig, InprocConfig, NullBackendConfig, NullConfig
+from .config import EchoConfig, InprocConfig, NullBackendConfig, NullConfig, NullPortConfig
 
 if TYPE_CHECKING:
     from emudev_core.listing import RegisterListing
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .device import NullDevice
     from .echo import EchoBackend
+    from .port import NullPort
     from .sink import NullBackend
 
 __all__ = ["emudev_backends", "emudev_providers", "emudev_transports"]
@@ -72,6 +73,13 @@ def build_echo(config: EchoConfig, context: BackendContext) -> EchoBackend:
     return EchoBackend(config, context)
 
 
+def build_port(config: NullPortConfig, context: BackendContext) -> NullPort:
+    """The port without a device."""
+    from .port import NullPort
+
+    return NullPort(config, context)
+
+
 @hookimpl
 def emudev_providers() -> Iterable[ProviderSpec]:
     """The device."""
@@ -110,4 +118,11 @@ def emudev_backends() -> Iterable[BackendSpec]:
         summary="Answers ARP and ping, and sends everything else back",
         config=EchoConfig,
         build=build_echo,
+    )
+    yield BackendSpec(
+        name="net_null",
+        summary="A port that receives packets without end and drops what is sent",
+        config=NullPortConfig,
+        build=build_port,
+        devices=(),
     )
