@@ -1,0 +1,1 @@
+"""The prompt: a table of commands, from which parsing, help, completion and a page of docs come."""
