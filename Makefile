@@ -21,10 +21,11 @@ bench: $(TOX) lab
 docs: $(TOX)
 	$(TOX) run -e docs
 
-# The host programs that the guest lab needs, then the lab itself (cached).
+# The host programs that the guest lab needs and DPDK, then the lab itself (cached).
 lab: $(TOX)
 	@missing=; \
-	for pair in ip:iproute2 debootstrap:debootstrap unshare:util-linux cc:gcc; do \
+	for pair in ip:iproute2 debootstrap:debootstrap unshare:util-linux cc:gcc \
+	        dpdk-testpmd:dpdk-dev; do \
 	    command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
