@@ -2,13 +2,15 @@
 
 import ctypes
 import errno as numbers
+import mmap
 import os
+import signal
 import struct
 
 import pytest
 
 from emudev_net import primitives as p
-from emudev_net.jit import jit_wanted
+from emudev_net.jit import jit_wanted, queue_kernel
 from emudev_net.primitives import Words
 from emudev_net.testing import Probe
 from emudev_net.testing import probes as compile_probes
@@ -152,8 +154,6 @@ def test_system_calls_move_bytes_and_tell_their_error(call):
 
 
 def test_errno_is_that_of_the_call_before(jit, compiled_or_plain):
-    from emudev_net.jit import queue_kernel
-
     @queue_kernel
     def failing(state: int, burst: int, rows: int) -> int:
         if p.write(rows, state, 1) != -1:
@@ -235,3 +235,57 @@ def test_words_lie_on_a_cache_line_and_hold_signed_numbers():
         words[3] = 1
     with pytest.raises(ValueError, match="value"):
         words[0] = 1 << 63
+
+
+def test_memory_is_mapped_over_what_was_there(call):
+    page = mmap.PAGESIZE
+    with mmap.mmap(-1, 2 * page) as area:
+        area[:] = b"x" * 2 * page
+        held = ctypes.c_char.from_buffer(area)
+        at = ctypes.addressof(held)
+        # PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+        assert call(p.mmap, at + page, page, 3, 0x32, -1, 0) == at + page
+        assert area[page - 1 : page + 1] == b"x\0"
+        assert call(p.mmap, at + 1, page, 3, 0x32, -1, 0) == -1
+        del held
+
+
+def test_the_action_of_a_signal_is_read_and_set_and_the_signal_raised(call):
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        old = Words(20)
+        assert call(p.sigaction, signal.SIGUSR1, 0, old.address) == 0
+        assert old[0] == 1  # SIG_IGN
+        assert call(p.raise_signal, signal.SIGUSR1) == 0
+        new = Words(20)  # SIG_DFL
+        assert call(p.sigaction, signal.SIGUSR1, new.address, old.address) == 0
+        assert call(p.sigaction, signal.SIGUSR1, 0, old.address) == 0
+        assert old[0] == 0
+        assert call(p.sigaction, 1000, 0, 0) == -1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_errno_can_be_put_back(compiled_or_plain):
+    @queue_kernel
+    def keep(state: int, burst: int, rows: int) -> int:
+        p.set_errno(rows)
+        p.write(-1, state, 1)
+        if p.errno() != burst:
+            return -1
+        p.set_errno(rows)
+        return p.errno()
+
+    compiled_or_plain(keep)
+    assert keep(Words(1).address, numbers.EBADF, 77) == 77
+
+
+def test_static_words_begin_with_zero_and_last(compiled_or_plain):
+    @queue_kernel
+    def count(state: int, burst: int, rows: int) -> int:
+        at = p.static_words() + 56
+        p.store64(at, p.load64(at) + rows)
+        return p.load64(at)
+
+    compiled_or_plain(count)
+    assert [count(0, 0, n) for n in (5, 2, -7)] == [5, 7, 0]

@@ -22,6 +22,9 @@ SYMBOLS: Final = (
     "readv",
     "writev",
     "poll",
+    "mmap",
+    "sigaction",
+    "raise",
     "__errno_location",
     "clock_gettime",
 )
@@ -41,6 +44,10 @@ declare i64 @write(i32, ptr, i64)
 declare i64 @readv(i32, ptr, i32)
 declare i64 @writev(i32, ptr, i32)
 declare i32 @poll(ptr, i64, i32)
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
+declare i32 @sigaction(i32, ptr, ptr)
+declare i32 @raise(i32)
+@static = internal global [8 x i64] zeroinitializer, align 64
 declare ptr @__errno_location()
 declare i32 @clock_gettime(i32, ptr)
 """
@@ -150,6 +157,31 @@ _POLL: Final = """%p = inttoptr i64 %a to ptr
 %v = sext i32 %r to i64
 ret i64 %v"""
 
+_MMAP: Final = """%p = inttoptr i64 %a to ptr
+%q = trunc i64 %c to i32
+%g = trunc i64 %d to i32
+%h = trunc i64 %e to i32
+%m = call ptr @mmap(ptr %p, i64 %b, i32 %q, i32 %g, i32 %h, i64 %f)
+%r = ptrtoint ptr %m to i64
+ret i64 %r"""
+
+_SIGACTION: Final = """%s = trunc i64 %a to i32
+%p = inttoptr i64 %b to ptr
+%q = inttoptr i64 %c to ptr
+%v = call i32 @sigaction(i32 %s, ptr %p, ptr %q)
+%r = sext i32 %v to i64
+ret i64 %r"""
+
+_RAISE: Final = """%s = trunc i64 %a to i32
+%v = call i32 @raise(i32 %s)
+%r = sext i32 %v to i64
+ret i64 %r"""
+
+_SET_ERRNO: Final = """%p = call ptr @__errno_location()
+%v = trunc i64 %a to i32
+store i32 %v, ptr %p
+ret i64 0"""
+
 #: The body of each primitive's function; its arguments are %a, %b, ...
 BODIES: Final[dict[Callable[..., Any], str]] = {
     p.load8: _load(8),
@@ -193,7 +225,12 @@ BODIES: Final[dict[Callable[..., Any], str]] = {
         "%p = call ptr @__errno_location()\n%v = load i32, ptr %p\n"
         "%r = sext i32 %v to i64\nret i64 %r"
     ),
+    p.set_errno: _SET_ERRNO,
+    p.static_words: "%r = ptrtoint ptr @static to i64\nret i64 %r",
     p.poll: _POLL,
+    p.mmap: _MMAP,
+    p.sigaction: _SIGACTION,
+    p.raise_signal: _RAISE,
     p.signal_eventfd: _SIGNAL,
     p.read: _io("read", "i64"),
     p.write: _io("write", "i64"),

@@ -62,7 +62,7 @@ def to_llvm(
         parts.append("declare void @llvm.aarch64.hint(i32)")
     for primitive, body in BODIES.items():
         count = primitive.__code__.co_argcount
-        arguments = ", ".join(f"i64 %{'abcd'[i]}" for i in range(count))
+        arguments = ", ".join(f"i64 %{'abcdef'[i]}" for i in range(count))
         head = f"define internal i64 @{names[primitive]}({arguments}) alwaysinline nounwind {{"
         parts.append(f"{head}\n{body}\n}}")
     entries = set(functions)

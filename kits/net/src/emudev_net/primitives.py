@@ -49,13 +49,18 @@ __all__ = [
     "load64_acquire",
     "load64_relaxed",
     "load64be",
+    "mmap",
     "now_ns",
     "pause",
     "poll",
+    "raise_signal",
     "read",
     "readv",
+    "set_errno",
     "shift_right64",
+    "sigaction",
     "signal_eventfd",
+    "static_words",
     "store8",
     "store16",
     "store16_release",
@@ -91,6 +96,17 @@ for _name in ("readv", "writev"):
 
 _libc.poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
 _libc.poll.restype = ctypes.c_int
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_libc.mmap.restype = ctypes.c_ssize_t
+_libc.sigaction.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_libc.sigaction.restype = ctypes.c_int
 
 _MASK: Final = (1 << 64) - 1
 
@@ -352,6 +368,11 @@ def errno() -> int:
     return ctypes.get_errno()
 
 
+def set_errno(number: int) -> None:
+    """Make that the error which `errno` tells: a signal handler leaves it as it was."""
+    ctypes.set_errno(number)
+
+
 def read(fd: int, address: int, size: int) -> int:
     """The system call, into memory at `address`; returns bytes, or -1."""
     return int(_libc.read(fd, address, size))
@@ -384,6 +405,21 @@ def poll(descriptors: int, count: int, timeout: int) -> int:
         Descriptors that are ready, 0 after the timeout, or -1.
     """
     return int(_libc.poll(descriptors, count, timeout))
+
+
+def mmap(address: int, size: int, protection: int, flags: int, fd: int, offset: int) -> int:
+    """The system call; returns the address of the mapping, or -1."""
+    return int(_libc.mmap(address, size, protection, flags, fd, offset))
+
+
+def sigaction(signal: int, action: int, former: int) -> int:
+    """The call, with addresses of ``struct sigaction`` or 0; returns 0, or -1."""
+    return int(_libc.sigaction(signal, action or None, former or None))
+
+
+def raise_signal(signal: int) -> int:
+    """Send a signal to this thread; returns 0, or else an error."""
+    return int(getattr(_libc, "raise")(signal))
 
 
 def signal_eventfd(fd: int) -> int:
@@ -439,6 +475,18 @@ class Words:
         return self.address + 8 * index
 
 
+_static: Final = Words(8)
+
+
+def static_words() -> int:
+    """The address of 8 words, 0 at first, for a kernel that nobody can tell one: a signal handler.
+
+    They last as long as the process. Kernels that were compiled at the same time share theirs, so
+    that each word should belong to one kernel. In plain Python all share the same.
+    """
+    return _static.address
+
+
 #: Functions without a result.
 NO_RESULT: Final[frozenset[Callable[..., Any]]] = frozenset(
     {
@@ -456,6 +504,7 @@ NO_RESULT: Final[frozenset[Callable[..., Any]]] = frozenset(
         copy,
         fill,
         pause,
+        set_errno,
     }
 )
 
@@ -490,5 +539,9 @@ ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
     readv,
     writev,
     poll,
+    mmap,
+    sigaction,
+    raise_signal,
     signal_eventfd,
+    static_words,
 }
