@@ -6,7 +6,7 @@ import select
 import pytest
 
 from emudev_core.queues import Offload
-from emudev_memif.plain_peer import Descriptor, PlainClient, PlainServer
+from emudev_memif.plain_peer import Descriptor, Joined, PlainClient, PlainServer
 from emudev_memif.rings import KERNELS, RingSet, Role, layout
 from emudev_net import burst as b
 from emudev_net.burst import Burst, Packet
@@ -19,82 +19,6 @@ LINK = {"link": 0, "length": 0, "buffer": 0}
 def frames(count, size=60, first=0):
     """Frames that differ in each byte's place and between each other."""
     return [bytes((first + i + j) % 251 for j in range(size)) for i in range(count)]
-
-
-class Joined:
-    """An interface of a role, and a plain peer joined to it."""
-
-    def __init__(self, role, pairs=1, log2_size=4, buffer_size=2048, **more):
-        self.role = role
-        self.rings = RingSet(role, pairs, **more)
-        if role is Role.SERVER:
-            self.peer = PlainClient(pairs, log2_size, buffer_size)
-        else:
-            self.peer = PlainServer(layout(pairs, pairs, log2_size, buffer_size))
-        self.burst = Burst(256)
-        self.rows = 0
-        self.join()
-
-    def join(self):
-        self.peer.join(self.rings)
-        for queue in range(self.rings.pairs):
-            if self.role is Role.SERVER:
-                self.peer.offer(queue)
-            else:
-                self.peek(queue=queue)  # the first look offers the buffers
-
-    @property
-    def source(self):
-        """The peer's ring from which packets come."""
-        return self.peer.c2s[0] if self.role is Role.SERVER else self.peer.s2c[0]
-
-    @property
-    def sink(self):
-        return self.peer.s2c[0] if self.role is Role.SERVER else self.peer.c2s[0]
-
-    @property
-    def source_fd(self):
-        return self.peer.c2s_fds[0] if self.role is Role.SERVER else self.peer.s2c_fds[0]
-
-    @property
-    def sink_fd(self):
-        return self.peer.s2c_fds[0] if self.role is Role.SERVER else self.peer.c2s_fds[0]
-
-    def peek(self, capacity=256, queue=0):
-        kernels = self.rings.kernels(2 * queue + 1)
-        self.rows = kernels.peek(kernels.state, self.burst.address, capacity)
-        return [p.data for p in self.burst.packets(self.rows)]
-
-    def release(self, rows=None, queue=0):
-        kernels = self.rings.kernels(2 * queue + 1)
-        return kernels.release(
-            kernels.state, self.burst.address, self.rows if rows is None else rows
-        )
-
-    def take(self, capacity=256, queue=0):
-        found = self.peek(capacity, queue)
-        self.release(queue=queue)
-        return found
-
-    def push(self, packets, split=0, queue=0):
-        """Push packets; returns rows taken."""
-        made = packets if isinstance(packets, Burst) else Burst.of(packets, split)
-        kernels = self.rings.kernels(2 * queue)
-        return kernels.push(kernels.state, made.address, made.count)
-
-    def notify(self, queue=0):
-        kernels = self.rings.kernels(2 * queue)
-        return kernels.notify(kernels.state, 0, 0)
-
-    def receive(self, queue=0):
-        found = self.peer.receive(queue)
-        if self.role is Role.SERVER:
-            self.peer.offer(queue)
-        return found
-
-    def close(self):
-        self.rings.close()
-        self.peer.close()
 
 
 @pytest.fixture(params=[Role.SERVER, Role.CLIENT], ids=lambda role: role.value)

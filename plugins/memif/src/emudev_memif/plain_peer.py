@@ -4,11 +4,11 @@ Written from memif.md alone, and slow: the oracle of the kernels. Numbers are wr
 mistake in `words` does not repeat itself here. Memory lies between guard pages: a kernel that goes
 beyond a region ends the process.
 
-    peer = PlainClient(pairs=1)              # the peer of a server
-    rings = RingSet(Role.SERVER, 1)
-    peer.join(rings)
-    peer.offer(0)
-    peer.send(0, [b"..."])
+    joined = Joined(Role.SERVER)             # a server, and a plain client as its peer
+    joined.peer.send(0, [b"..."])
+    joined.take()                            # -> [b"..."]
+    joined.push([b"..."])
+    joined.receive()                         # -> [b"..."]
 
 Source: memif.md sections 3 and 4.
 """
@@ -22,10 +22,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from .layout import Layout, RingMemory, RingPlace, create
-from .rings import RingSet
+from emudev_net.burst import Burst, Packet
 
-__all__ = ["Descriptor", "Guarded", "PlainClient", "PlainRing", "PlainServer"]
+from .layout import Layout, RingMemory, RingPlace, create, layout
+from .rings import MAX_FRAME, RingSet, Role
+
+__all__ = ["Descriptor", "Guarded", "Joined", "PlainClient", "PlainRing", "PlainServer"]
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -330,3 +332,114 @@ class PlainServer(_Peer):
             ring.tail += len(pieces)
             sent += 1
         return sent
+
+
+class Joined:
+    """An interface and a plain peer, joined without a socket, its kernels called from Python.
+
+    Args:
+        role: The interface's; the peer has the other one.
+        pairs: Queue pairs of both.
+        log2_size: Logarithm of the descriptors of each ring.
+        buffer_size: Bytes of a buffer.
+        max_frame: The interface's longest frame.
+
+    Attributes:
+        rings: The interface's data plane.
+        peer: The peer.
+        burst: What `peek` writes to.
+        rows: Rows that it wrote last.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        pairs: int = 1,
+        log2_size: int = 4,
+        buffer_size: int = 2048,
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        self.rings = RingSet(role, pairs, max_frame)
+        self.peer: PlainClient | PlainServer
+        if role is Role.SERVER:
+            self.peer = PlainClient(pairs, log2_size, buffer_size)
+        else:
+            self.peer = PlainServer(layout(pairs, pairs, log2_size, buffer_size))
+        self.burst = Burst(256)
+        self.rows = 0
+        self.join()
+
+    def join(self) -> None:
+        """Attach, and have the client among the two offer its buffers."""
+        self.peer.join(self.rings)
+        for queue in range(self.rings.pairs):
+            if isinstance(self.peer, PlainClient):
+                self.peer.offer(queue)
+            else:
+                self.peek(queue=queue)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.rings.close()
+        self.peer.close()
+
+    @property
+    def source(self) -> PlainRing:
+        """The first ring from the peer."""
+        return self.peer.c2s[0] if self.rings.role is Role.SERVER else self.peer.s2c[0]
+
+    @property
+    def sink(self) -> PlainRing:
+        """The first ring towards the peer."""
+        return self.peer.s2c[0] if self.rings.role is Role.SERVER else self.peer.c2s[0]
+
+    @property
+    def source_fd(self) -> int:
+        """Its eventfd: the peer writes it."""
+        return self.peer.c2s_fds[0] if self.rings.role is Role.SERVER else self.peer.s2c_fds[0]
+
+    @property
+    def sink_fd(self) -> int:
+        """Its eventfd: `notify` writes it."""
+        return self.peer.s2c_fds[0] if self.rings.role is Role.SERVER else self.peer.c2s_fds[0]
+
+    def peek(self, capacity: int = 256, queue: int = 0) -> list[bytes]:
+        """The frames that are shown; queues are numbered by pair."""
+        kernels = self.rings.kernels(2 * queue + 1)
+        assert kernels.peek is not None
+        self.rows = kernels.peek(kernels.state, self.burst.address, capacity)
+        return [p.data for p in self.burst.packets(self.rows)]
+
+    def release(self, rows: int | None = None, queue: int = 0) -> None:
+        """Complete rows of the last peek, by default all."""
+        kernels = self.rings.kernels(2 * queue + 1)
+        assert kernels.release is not None
+        kernels.release(kernels.state, self.burst.address, self.rows if rows is None else rows)
+
+    def take(self, capacity: int = 256, queue: int = 0) -> list[bytes]:
+        """Peek and release."""
+        found = self.peek(capacity, queue)
+        self.release(queue=queue)
+        return found
+
+    def push(
+        self, packets: Burst | Iterable[bytes | Packet], split: int = 0, queue: int = 0
+    ) -> int:
+        """Push packets, cut into segments of `split` bytes; returns rows taken."""
+        made = packets if isinstance(packets, Burst) else Burst.of(packets, split)
+        kernels = self.rings.kernels(2 * queue)
+        assert kernels.push is not None
+        return kernels.push(kernels.state, made.address, made.count)
+
+    def notify(self, queue: int = 0) -> int:
+        """Signal the peer if it is due."""
+        kernels = self.rings.kernels(2 * queue)
+        assert kernels.notify is not None
+        return kernels.notify(kernels.state, 0, 0)
+
+    def receive(self, queue: int = 0) -> list[bytes]:
+        """What the peer got; a client offers its buffers again."""
+        found = self.peer.receive(queue)
+        if isinstance(self.peer, PlainClient):
+            self.peer.offer(queue)
+        return found
