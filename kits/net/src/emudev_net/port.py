@@ -33,8 +33,7 @@ Source: DPDK 22.11, lib/ethdev/rte_ethdev.h.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -43,12 +42,9 @@ import attrs
 from emudev_core.errors import BackendError, ConfigError, LifecycleError
 from emudev_core.loop import Loop
 from emudev_core.queues import Offload, QueueKernel, QueueKernels
-from emudev_core.runners import Runner, Runners
 
-from .addresses import is_assignable, mac_text
 from .burst import Burst
 from .jit import Compilation, Kernel, jit_wanted
-from .port_driver import PortDriver
 from .port_records import (
     LinkStatus,
     PortConfig,
@@ -60,6 +56,7 @@ from .port_records import (
     PortStep,
     step_port,
 )
+from .port_settings import PortSettings
 from .port_stats import PortCounters
 
 __all__ = [
@@ -79,7 +76,7 @@ _CONFIG: Final = PortConfig()
 _RUNNING: Final = (PortState.CONFIGURED, PortState.STARTED, PortState.STOPPED)
 
 
-class Port(PortDriver):
+class Port(PortSettings):
     """See the module.
 
     Args:
@@ -102,31 +99,16 @@ class Port(PortDriver):
     """
 
     def __init__(self, name: str, loop: Loop, mac: bytes | None = None) -> None:
-        self.name = name
-        number = name.rpartition("_")[2]
-        self.id = int(number) if number.isdigit() else 0
+        super().__init__(name, mac)
         self.loop = loop
-        self.state = PortState.NEW
         self.error = ""
         self.config = _CONFIG
         self.rx_queues = 0
         self.tx_queues = 0
-        self.link_wanted = True
-        self._mac = b"\x02emu" + (self.id & 0xFFFF).to_bytes(2, "big") if mac is None else mac
-        self._promiscuous = False
-        self._all_multicast = False
-        self._mtu: int | None = None
-        self._polled = False
-        self._up = False
         self._rx_ends: list[QueueKernels | None] = []
         self._tx_ends: list[QueueKernels | None] = []
         self._counters = PortCounters(self.counted, self.counters)
-        self._subscribers: tuple[Callable[[PortEvent], None], ...] = ()
-        self._wakes: dict[tuple[bool, int], tuple[Callable[[], None], ...]] = {}
         self._compilation: Compilation | None = None
-        self._compiled = False
-        self._runners = Runners()
-        self.paused: Callable[[], AbstractContextManager[None]] = self._runners.paused
 
     def __repr__(self) -> str:
         return f"<port {self.name} {self.state.value}>"
@@ -148,29 +130,6 @@ class Port(PortDriver):
                         found[kernel] = None
                 found.update(dict.fromkeys(ends.forward.values()))
         return list(found)
-
-    def post(self, event: PortEvent) -> None:
-        """Tell the subscribers."""
-        for callback in self._subscribers:
-            callback(event)
-
-    def wake_rx(self, queue: int) -> None:
-        """Packets may be there, for those who sleep."""
-        for callback in self._wakes.get((True, queue), ()):
-            callback()
-
-    def wake_tx(self, queue: int) -> None:
-        """A transmit queue may have room again, for those who wait."""
-        for callback in self._wakes.get((False, queue), ()):
-            callback()
-
-    def update_link(self) -> None:
-        """Look at the link anew, and post an event if it changed."""
-        up = self._link_is_up()
-        if up != self._up:
-            self._up = up
-            log.info("%s: link %s", self.name, "up" if up else "down")
-            self.post(PortEvent(PortEventKind.LINK, value=int(up)))
 
     def fail(self, reason: str, *, removed: bool = False) -> None:
         """Take the port down: what is behind it broke, or is gone for good.
@@ -310,8 +269,7 @@ class Port(PortDriver):
         self.on_close()
         self._enter(step_port(self.state, PortStep.CLOSE, self.name))
         self._forget_queues()
-        self._wakes.clear()
-        self._subscribers = ()
+        self._forget_listeners()
 
     def _enter(self, state: PortState) -> None:
         self.state = state
@@ -489,62 +447,6 @@ class Port(PortDriver):
         wanted = self.config.tx_offloads
         return found if wanted is None else found & wanted
 
-    # -- sleeping and polling
-
-    def subscribe_rx(self, queue: int, callback: Callable[[], None]) -> Callable[[], None]:
-        """Be called on the loop's thread when packets may be there; short (mark a task).
-
-        Also when the port is started and ready. While `polled` is set, calls may be left out.
-
-        Returns:
-            What undoes it.
-        """
-        return self._add_wake((True, queue), callback)
-
-    def subscribe_tx(self, queue: int, callback: Callable[[], None]) -> Callable[[], None]:
-        """Be called on the loop's thread when a full transmit queue may have room again.
-
-        Returns:
-            What undoes it.
-        """
-        return self._add_wake((False, queue), callback)
-
-    def _add_wake(self, key: tuple[bool, int], callback: Callable[[], None]) -> Callable[[], None]:
-        self._wakes[key] = (*self._wakes.get(key, ()), callback)
-
-        def undo() -> None:
-            self._wakes[key] = tuple(c for c in self._wakes.get(key, ()) if c is not callback)
-
-        return undo
-
-    def rx_fd(self, queue: int) -> int:
-        """A descriptor that is readable while packets wait, for workers; -1: there is none."""
-        return -1
-
-    def tx_fd(self, queue: int) -> int:
-        """A descriptor that is writable while there is room, for workers; -1: there is none."""
-        return -1
-
-    @property
-    def polled(self) -> bool:
-        """Whether its user looks by itself again and again; then nobody needs to wake it."""
-        return self._polled
-
-    def set_polled(self, polled: bool) -> None:
-        """Say that the receive queues are polled, or not any more; in any state."""
-        if polled != self._polled:
-            self._polled = polled
-            if self.state is PortState.STARTED:
-                self.on_polled(polled)
-
-    def add_runner(self, runner: Runner) -> None:
-        """Have whoever runs its kernels on another thread paused when something changes."""
-        self._runners.add(runner)
-
-    def remove_runner(self, runner: Runner) -> None:
-        """Undo `add_runner`, once it runs no kernel of the port any more."""
-        self._runners.remove(runner)
-
     # -- statistics
 
     def stats(self) -> PortStats:
@@ -563,111 +465,3 @@ class Port(PortDriver):
     def reset_stats(self) -> None:
         """Begin to count anew, `stats` and `xstats`."""
         self._counters.reset()
-
-    # -- link, address, modes
-
-    def link(self) -> LinkStatus:
-        """The link: up while started, ready, wanted, and a peer is there."""
-        return LinkStatus(self._link_is_up(), self.speed)
-
-    def _link_is_up(self) -> bool:
-        return (
-            self.state is PortState.STARTED and self._compiled and self.link_wanted and self.carrier
-        )
-
-    def set_link(self, up: bool) -> None:
-        """Set the link up or down, as ``rte_eth_dev_set_link_up`` does; the peer sees it.
-
-        Raises:
-            LifecycleError: It is failed or closed.
-        """
-        self._check_usable()
-        self.link_wanted = up
-        if self.state is PortState.STARTED and self._compiled:
-            self.on_link(up)
-        self.update_link()
-
-    @property
-    def mac(self) -> bytes:
-        """Its address, 6 bytes."""
-        return self._mac
-
-    def set_mac(self, mac: bytes) -> None:
-        """Give it another address.
-
-        Raises:
-            ConfigError: Not an address that a port may have.
-        """
-        self._check_usable()
-        if not is_assignable(mac):
-            raise ConfigError(
-                f"expected the 6 bytes of one station's address, came {mac_text(mac) or 'none'}",
-                where=f"{self.name}: mac",
-            )
-        self.on_mac(bytes(mac))
-        self._mac = bytes(mac)
-
-    @property
-    def promiscuous(self) -> bool:
-        """Whether it is to get frames for others, too."""
-        return self._promiscuous
-
-    def set_promiscuous(self, on: bool) -> None:
-        """Set the mode."""
-        self._check_usable()
-        self.on_promiscuous(on)
-        self._promiscuous = on
-
-    @property
-    def all_multicast(self) -> bool:
-        """Whether it is to get frames for all groups."""
-        return self._all_multicast
-
-    def set_all_multicast(self, on: bool) -> None:
-        """Set the mode."""
-        self._check_usable()
-        self.on_all_multicast(on)
-        self._all_multicast = on
-
-    @property
-    def mtu(self) -> int:
-        """Payload of the largest frame, bytes; 1500 at first, or the largest that it can."""
-        return min(1500, self.describe().max_mtu) if self._mtu is None else self._mtu
-
-    def set_mtu(self, mtu: int) -> None:
-        """Set the MTU.
-
-        Raises:
-            ConfigError: Outside `PortInfo.min_mtu` to `PortInfo.max_mtu`.
-        """
-        self._check_usable()
-        self._check_mtu(mtu)
-        self.on_mtu(mtu)
-        self._mtu = mtu
-
-    def _check_mtu(self, mtu: int) -> None:
-        info = self.describe()
-        if not info.min_mtu <= mtu <= info.max_mtu:
-            raise ConfigError(
-                f"expected {info.min_mtu} to {info.max_mtu} bytes, came {mtu}",
-                where=f"{self.name}: mtu",
-            )
-
-    def _check_usable(self) -> None:
-        if self.state in (PortState.FAILED, PortState.CLOSED):
-            raise LifecycleError(f"{self.name} is {self.state.value}: nothing can be set")
-
-    # -- events
-
-    def subscribe(self, callback: Callable[[PortEvent], None]) -> Callable[[], None]:
-        """Be told what happens; on the loop's thread, and short.
-
-        Returns:
-            What undoes it.
-        """
-        self._subscribers += (callback,)
-
-        def undo() -> None:
-            self._subscribers = tuple(c for c in self._subscribers if c is not callback)
-
-        return undo
