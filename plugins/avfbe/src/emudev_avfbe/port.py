@@ -159,12 +159,13 @@ class AvfbePort(Port):
         """The size of the device."""
         info = self.device.get_dev_info()
         largest = info.max_frame or PLAIN_FRAME
-        sink = self.device.get_queue_info(rx_queue(0)).kernels
+        pairs = info.max_queue_pairs
+        sink = self.device.get_queue_info(rx_queue(0)).kernels if pairs else None
         return PortInfo(
             driver=DRIVER,
             device=self.device.name,
-            max_rx_queues=info.max_queue_pairs,
-            max_tx_queues=info.max_queue_pairs,
+            max_rx_queues=pairs,
+            max_tx_queues=pairs,
             max_frame=largest,
             min_mtu=MIN_MTU,
             max_mtu=largest - ETHERNET_OVERHEAD,
@@ -193,9 +194,6 @@ class AvfbePort(Port):
         """Listen to the doorbells of the queues."""
         if self.device.state in (State.ERROR, State.CLOSED):
             raise BackendError(f"{self.device.name} is {self.device.state.value}")
-        reason = refusal(self.device)
-        if reason is not None:
-            raise BackendError(f"{self.name} can't serve {self.device.name}: {reason}")
         pairs = range(self.device.get_dev_info().max_queue_pairs)
         infos = [self.device.get_queue_info(rx_queue(pair)) for pair in pairs]
         self._sending = tuple(info.kernels for info in infos)
