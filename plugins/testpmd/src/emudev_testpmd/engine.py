@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import attrs
 
-from emudev_core.errors import ConfigError, EmudevError, LifecycleError
+from emudev_core.errors import ConfigError, EmudevError
 from emudev_core.loop import Loop
 from emudev_net.jit import compile_now, jit_wanted
 from emudev_net.port import Port, PortConfig, PortEvent, PortEventKind, PortState, PortStats
@@ -40,7 +40,7 @@ from .records import (
     StreamStats,
     Totals,
 )
-from .streams import RunningStream, Runner, make_runner
+from .streams import Runner, RunningStream, make_runner
 from .topology import deal, gather, is_odd_pairing, streams_of
 
 __all__ = ["Engine"]
@@ -53,7 +53,7 @@ _OF_PORTS: Final = frozenset({"rxq", "txq", "rxd", "txd", "mtu"})
 _WHEN_STOPPED: Final = frozenset({"nb_cores", "cpus", "interrupt", "txpkts", "csum_hw"})
 #: Settings that are used at once.
 _AT_ONCE: Final = frozenset(
-    {"stats_period", "auto_start", "interactive", "tx_first", "disable_link_check", "burst"}
+    {"stats_period", "auto_start", "interactive", "tx_first", "disable_link_check"}
 )
 
 
@@ -151,8 +151,8 @@ class Engine:
     def set(self, **changes: Any) -> frozenset[str]:
         """Change settings (`Options`), all or none.
 
-        `burst` is used at once; settings of a mode, of ports that forward and of their addresses at
-        the next start.
+        Settings of a mode, of bursts, of ports that forward and of their addresses are used at the
+        next start.
 
         Returns:
             The names of those that wait for the next start.
@@ -171,8 +171,6 @@ class Engine:
         if names & {"portmask", "portlist"}:
             changed.forwarding(self._ports)
         self._options = changed
-        if self._runner is not None and "burst" in names:
-            self._runner.set_burst(changed.burst)
         return frozenset(names - _AT_ONCE) if self.running else frozenset()
 
     # -- forwarding
@@ -226,7 +224,7 @@ class Engine:
         )
         threads = self._compile(streams)
         layout = attrs.evolve(layout, threads=threads)
-        runner = make_runner(self._loop, layout, streams, options)
+        runner = make_runner(layout, streams, options)
         self._base = {n: self._ports[n].stats() for n in layout.ports}
         self._last.clear()
         self._streams, self._layout, self._totals = streams, layout, None
@@ -315,7 +313,6 @@ class Engine:
             if port.state is PortState.FAILED and self.running:
                 raise ForwardError(f"Please stop forwarding first: port {one} failed while it ran")
             self._configure(one, port)
-            port.set_polled(not self._options.interrupt)
             port.start()
             found.append(one)
         return tuple(found)
@@ -499,9 +496,12 @@ class Engine:
         if not threads:
             joined = [[stream for streams in joined for stream in streams]]
         cpus = options.cpus if threads else ()
+        if cpus and len(cpus) < len(joined):
+            raise ConfigError(
+                f"expected a CPU for each of {len(joined)} threads, came {len(cpus)}", where="cpus"
+            )
         cores = tuple(
-            Core(i, cpus[i] if i < len(cpus) else None, tuple(streams))
-            for i, streams in enumerate(joined)
+            Core(i, cpus[i] if cpus else None, tuple(streams)) for i, streams in enumerate(joined)
         )
         lonely = is_odd_pairing(options, ports)
         return Layout(options.forward_mode, ports, cores, threads, lonely)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 
 from emudev_core.errors import ConfigError
-from emudev_net.addresses import is_assignable, mac_text
+from emudev_net.addresses import mac_text
 
 __all__ = ["CSUM_LAYERS", "MAX_BURST", "MAX_SEGMENTS", "MODES", "Options", "Topology"]
 
@@ -135,10 +135,9 @@ def _check_cpus(_: object, attribute: attrs.Attribute[Any], value: tuple[int, ..
 def _check_peers(_: object, attribute: attrs.Attribute[Any], value: Mapping[int, bytes]) -> None:
     for port, mac in value.items():
         _range(0, MAX_PORTS - 1)(_, attribute, port)
-        if not is_assignable(mac):
+        if len(mac) != 6:
             raise ConfigError(
-                f"expected the address of one station for port {port}, came "
-                f"{mac_text(mac) or 'none'}",
+                f"expected 6 bytes for port {port}, came {mac_text(mac) or 'none'}",
                 where=_name(attribute),
             )
 
@@ -167,7 +166,7 @@ class Options:
         portmask: Ports that forward, a bit each; None: all. Others are started nevertheless.
         portlist: Ports that forward, in this order; None: all, or those of `portmask`.
         nb_cores: Threads that forward.
-        cpus: CPUs of these threads, in order; shorter than `nb_cores`: the others are not pinned.
+        cpus: CPUs of these threads, in order, one for each; empty: they are not pinned.
         interrupt: Threads sleep when idle; False: they poll, and take a CPU each for themselves.
         stats_period: Seconds between statistics on the screen; 0: none.
         auto_start: Forward from the start.
@@ -191,9 +190,7 @@ class Options:
     rxd: int = attrs.field(default=0, validator=_range(0, 65535, "descriptors"))
     txd: int = attrs.field(default=0, validator=_range(0, 65535, "descriptors"))
     burst: int = attrs.field(default=32, validator=_range(1, MAX_BURST, "packets"))
-    txpkts: tuple[int, ...] = attrs.field(
-        default=(64,), converter=tuple, validator=_check_segments
-    )
+    txpkts: tuple[int, ...] = attrs.field(default=(64,), converter=tuple, validator=_check_segments)
     topology: Topology = attrs.field(
         default=Topology.PAIRED, validator=attrs.validators.instance_of(Topology)
     )
@@ -267,9 +264,7 @@ class Options:
         missing = [str(port) for port in wanted if port not in present]
         if missing:
             there = ", ".join(map(str, present)) or "none"
-            raise ConfigError(
-                f"no port {', '.join(missing)} (there are: {there})", where=where
-            )
+            raise ConfigError(f"no port {', '.join(missing)} (there are: {there})", where=where)
         if not wanted:
             raise ConfigError("expected at least one port, came none", where=where)
         return wanted

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class ForwardError(EmudevError):
-    """Something that can't be done now: forwarding runs, or does not; a port is in another state."""
+    """Something that can't be done now: packets move, or rest; a port is in another state."""
 
 
 @attrs.frozen
