@@ -24,9 +24,7 @@ class EventKind(enum.Enum):
     LINK = "link"  #: the link the guest sees changed; `value` 1 or 0
     CLIENT = "client"  #: a client attached (1) or detached (0)
     MEMORY = "memory"  #: the memory table changed; `value` is its generation
-    IRQ = (
-        "irq"  #: an interrupt vector was bound, unbound, masked or unmasked; `queue` is the vector
-    )
+    IRQ = "irq"  #: a vector was bound, unbound, masked or unmasked; `queue` is its number
     RESET = "reset"  #: the device was reset: queues are gone, nothing may touch guest memory
     FILTER = "filter"  #: address, VLAN or promiscuous settings changed
     STATE = "state"  #: the lifecycle state changed

@@ -6,8 +6,7 @@ provider raised or did not answer in time: the device serves nobody any more, an
 closed.
 
 `step` is pure: it answers the next state or raises, and a refused event leaves everything as it
-was. The actions behind the events are in
-`emudev_core.device` and `emudev_core.sequence`.
+was. The actions behind the events are in `emudev_core.device` and `emudev_core.sequence`.
 """
 
 from __future__ import annotations

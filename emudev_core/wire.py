@@ -1,4 +1,4 @@
-"""Declared wire structs: one declaration gives packing, unpacking, sizes and a numpy dtype.
+"""Declared wire structs: one declaration gives packing, unpacking, checks and documentation.
 
     @wire(size=16)
     class Header(Wire):
@@ -171,25 +171,6 @@ class Wire:
                 raise struct.error(f"{self._names[i]}: 0 to 0xffff expected, not {values[i]:#x}")
             values[i] = values[i] >> 8 | (values[i] & 0xFF) << 8
         return values
-
-    @classmethod
-    def dtype(cls) -> dict[str, Any]:
-        """What `numpy.dtype()` takes to view memory as this struct."""
-        kinds = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8", "i": "i4"}
-        order = cls._struct.format[0]
-        other = "<" if order == ">" else ">"
-        shown = [f for f in cls.FIELDS if not f.padding]
-        return {
-            "names": [f.name for f in shown],
-            "formats": [
-                f"V{f.size}"
-                if f.format.endswith("s")
-                else (other if f.swapped else order) + kinds[f.format]
-                for f in shown
-            ],
-            "offsets": [f.offset for f in shown],
-            "itemsize": cls.SIZE,
-        }
 
 
 _T = TypeVar("_T", bound=type[Wire])

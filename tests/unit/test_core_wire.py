@@ -127,12 +127,6 @@ def test_fields_are_described():
         ("name", 8, 6),
         ("address", 16, 8),
     ]
-    assert Mixed.dtype() == {
-        "names": ["kind", "proto", "delta", "name", "address"],
-        "formats": ["<u1", ">u2", "<i4", "V6", "<u8"],
-        "offsets": [0, 2, 4, 8, 16],
-        "itemsize": 24,
-    }
 
 
 @given(st.binary(min_size=24, max_size=24))

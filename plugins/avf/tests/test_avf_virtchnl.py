@@ -35,9 +35,9 @@ class WatchedPort(Port):
         self.vids = None if vids is None else set(vids)
         super().set_vlan_filter(vids)
 
-    def set_vlan_offload(self, strip=TagPlace.NONE, insert=True, **kwargs):
+    def set_vlan_offload(self, strip=TagPlace.NONE):
         self.strip = strip
-        super().set_vlan_offload(strip, insert, **kwargs)
+        super().set_vlan_offload(strip)
 
     def set_rss(self, key, lut, hena):
         self.rss = (key, lut, hena)

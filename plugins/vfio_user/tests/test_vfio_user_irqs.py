@@ -76,6 +76,22 @@ def test_every_shape_of_disabling_closes_the_descriptors(
     assert _count() == before + 3
 
 
+def test_a_descriptor_that_the_loop_cant_look_at_is_closed(
+    bench: Any, eventfds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = bench.client()
+    fds = eventfds(1)
+    before = _count()
+
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")  # epoll_ctl(2): max_user_watches
+
+    monkeypatch.setattr(bench.loop, "watch", refuse)
+    with pytest.raises(PeerError):
+        client.set_irqs(EVENTFD | MASK, 0, 0, 1, fds=fds)
+    assert _count() == before
+
+
 def test_one_vector_is_unbound_without_harm_to_the_others(bench: Any, eventfds: Any) -> None:
     client = bench.client()
     client.set_irqs(EVENTFD | TRIGGER, 2, 0, 3, fds=eventfds(3))

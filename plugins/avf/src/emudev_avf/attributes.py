@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from emudev_core.attributes import LINK, MAC, MTU, PROMISCUOUS, SPEED
 
 from .config import parse_mac
+from .filters import PROMISCUOUS_UNICAST
 from .rings import Stats
-from .vf import PROMISCUOUS_UNICAST
 
 if TYPE_CHECKING:
     from .device import AvfDevice

@@ -14,8 +14,10 @@ from .virtchnl.opcodes import ALLOWED_CAPS, DEFAULT_CAPS
 __all__ = ["AvfConfig", "default_mac", "parse_mac"]
 
 MAX_QUEUES: Final = 16
-#: What the guest's largest MTU and the longest frame differ by: Ethernet header, two tags, FCS.
-FRAME_OVERHEAD: Final = 26
+#: Ethernet header and two tags, bytes: what a frame of a backend has beside its payload.
+HEADERS: Final = 22
+#: What the guest's largest MTU and the longest frame differ by: those and the FCS.
+FRAME_OVERHEAD: Final = HEADERS + 4
 
 
 class AvfConfig(ProviderConfig):

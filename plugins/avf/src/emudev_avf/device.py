@@ -22,7 +22,7 @@ from emudev_pci.capabilities import pci_express
 from emudev_pci.function import MemoryBar, Msix, PciFunction, PciIds
 
 from .attributes import add_attributes
-from .config import AvfConfig, default_mac, parse_mac
+from .config import HEADERS, AvfConfig, default_mac, parse_mac
 from .mailbox import ICR_ADMINQ, Mailbox
 from .registers import MAP
 from .resets import ResetEvent, Resets, ResetState
@@ -35,8 +35,6 @@ __all__ = ["AvfDevice"]
 
 log = logging.getLogger(__name__)
 
-#: What a frame has beside its payload, without FCS: Ethernet header and two tags, bytes.
-HEADERS: Final = 22
 #: Bit 30 of VFINT_ICR0_ENA1.
 CAUSE_ADMINQ: Final = 1 << 30
 MSIX_BAR: Final = 3

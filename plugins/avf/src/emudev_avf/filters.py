@@ -22,6 +22,7 @@ __all__ = ["accept_address", "accept_vlan", "mac_table", "vlan_table"]
 
 BROADCAST: Final = 0xFFFF_FFFF_FFFF
 EMPTY: Final = -1
+# As CONFIG_PROMISCUOUS_MODE has them; avf.md 4.5.
 PROMISCUOUS_UNICAST: Final = 1
 PROMISCUOUS_MULTICAST: Final = 2
 

@@ -177,8 +177,7 @@ class Vector:
 
         Args:
             fd: Owned by the caller, which may close it when it has been replaced or unset here;
-            None
-                while the guest has none: events wait.
+                None while the guest has none: events wait.
         """
         value = 0 if fd is None else fd + 1
         self._change(value << FD_SHIFT, FD_MASK)

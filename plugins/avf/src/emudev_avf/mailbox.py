@@ -38,8 +38,8 @@ LENGTH: Final = 0x3FF  #: of ATQLEN and ARQLEN, and of heads and tails
 
 #: Longest message, bytes: the buffers of all drivers.
 MAX_MESSAGE: Final = 4096
-#: Requests that one write of the tail is answered with at once: a whole ring of the drivers. A guest
-#: that has more waiting lets others have their turn in between.
+#: Requests that are answered within one write of the tail: a whole ring of the drivers. With more
+#: than these, others have their turn in between.
 BATCH: Final = 32
 #: Messages to the guest that wait for buffers; more than fill the largest ring, and a bound.
 MAX_WAITING: Final = 1024

@@ -41,10 +41,11 @@ from .words import (
 if TYPE_CHECKING:
     from .rings import Port
 
-__all__ = ["Ring", "RxRing", "TxRing"]
+__all__ = ["MAX_RING", "Ring", "RxRing", "TxRing"]
 
 #: Words for 64 zero bytes and the header copies of one burst.
 TX_SCRATCH_WORDS: Final = 8 + 2048
+#: Most descriptors of a ring; avf.md 4.5.
 MAX_RING: Final = 8160
 
 

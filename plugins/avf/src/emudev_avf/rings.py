@@ -28,6 +28,7 @@ from .filters import mac_table, vlan_table
 from .interrupts import Vector, change_vector, notify
 from .queues import RxRing, TxRing
 from .rx_pieces import SCRATCH_WORDS
+from .virtchnl.limits import RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
     P_CRC_TABLE,
     P_DUE,
@@ -65,9 +66,8 @@ __all__ = ["Hold", "Port", "RxRing", "Stats", "TagPlace", "TxRing"]
 
 #: Longest frame by default: the max_mtu that avf.md 4.5 recommends to report.
 MAX_FRAME: Final = 9728
-RSS_KEY_SIZE: Final = 52
-RSS_LUT_SIZE: Final = 64
-
+#: Ethertype of the tags that are stripped and inserted: 802.1Q.
+TPID: Final = 0x8100
 
 #: All kernels of the data plane; vectors first, since the mailbox needs them early.
 KERNELS: Final = (
@@ -161,6 +161,7 @@ class Port:
         words[P_SCRATCH // 8] = self._scratch.address
         words[P_CRC_TABLE // 8] = self._crc_table.address
         words[P_MAX_FRAME // 8] = max_frame
+        words[P_STRIP_TPID // 8] = words[P_INSERT_TPID // 8] = TPID
         self.set_memory(EMPTY_TABLE)
         self._restore_defaults()
         for i in range(queue_pairs):
@@ -204,24 +205,11 @@ class Port:
         """Set the VLAN ids whose tagged frames are received; None receives all."""
         self._swap(P_VLANS, None if vids is None else vlan_table(vids))
 
-    def set_vlan_offload(
-        self,
-        strip: TagPlace = TagPlace.NONE,
-        insert: bool = True,
-        *,
-        strip_tpid: int = 0x8100,
-        insert_tpid: int = 0x8100,
-    ) -> None:
-        """Set what happens to VLAN tags.
+    def set_vlan_offload(self, strip: TagPlace = TagPlace.NONE) -> None:
+        """Set where the tag of a received frame goes.
 
-        Args:
-            strip: Where the tag of a received frame goes.
-            insert: Advisory (avf.md 4.6): a descriptor that asks for a tag gets it in any case.
-            strip_tpid: Ethertype of tags that are stripped.
-            insert_tpid: Ethertype of tags that are inserted.
+        Insertion can't be set: a descriptor that asks for a tag gets it (avf.md 4.6).
         """
-        self.words[P_STRIP_TPID // 8] = strip_tpid
-        self.words[P_INSERT_TPID // 8] = insert_tpid
         self.words[P_STRIP // 8] = int(strip)
 
     def set_rss(self, key: bytes, lut: bytes, hena: int) -> None:
@@ -357,8 +345,8 @@ class Port:
 
         Args:
             done: Called when they are, with None, or with what went wrong; on that thread, or on
-            this
-                one if nothing is to be compiled. Hand it to the loop with `Loop.call_threadsafe`.
+                this one if nothing is to be compiled. Hand it to the loop with
+                `Loop.call_threadsafe`.
             progress: Told in words what is done when it takes longer, on that thread.
 
         Returns:

@@ -104,8 +104,7 @@ def copy_header(state: int, burst: int, row: int, capacity: int, size: int) -> i
             store64(at + LENGTH, length - part)
         else:
             source += 1
-    # One row for the header, then what is left: the rows from `source` move up or down to `row +
-    # 1`.
+    # One row for the header, then what is left: the rows from `source` move to `row + 1`.
     if source == row:
         for i in range(end, row, -1):
             move_row(burst, i - 1, i)

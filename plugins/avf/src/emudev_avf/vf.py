@@ -17,6 +17,7 @@ from emudev_core.events import Event, EventKind
 from emudev_core.queues import rx_queue, tx_queue
 
 from .config import FRAME_OVERHEAD, AvfConfig
+from .filters import PROMISCUOUS_MULTICAST, PROMISCUOUS_UNICAST
 from .rings import Port, TagPlace
 from .virtchnl.limits import HENA_CAPS
 from .virtchnl.messages import PfEvent
@@ -25,8 +26,6 @@ from .virtchnl.opcodes import Cap, EventCode, Op, legacy_speed
 __all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState", "host_time"]
 
 SEVERITY_RESET: Final = 255
-PROMISCUOUS_UNICAST: Final = 1
-PROMISCUOUS_MULTICAST: Final = 2
 
 
 def host_time() -> int:

@@ -13,9 +13,8 @@ from typing import Final
 Q_ENABLED: Final = 8 * 0  #: `OFF`, `ON`, or `STOPPED` by the kernel after a guest's fault
 Q_LENGTH: Final = 8 * 1  #: descriptors in the ring
 Q_RING: Final = 8 * 2  #: guest address of the ring
-Q_RING_HOST: Final = (
-    8 * 3
-)  #: its address in this process if one writable region holds it all, else 0
+#: the ring's address in this process if one writable region holds it all, else 0
+Q_RING_HOST: Final = 8 * 3
 Q_PORT: Final = 8 * 4  #: address of the port's words
 Q_VECTOR: Final = 8 * 5  #: interrupt vector, or -1
 #: grows with each enable and disable, 16 bits; stale rows do not complete anything

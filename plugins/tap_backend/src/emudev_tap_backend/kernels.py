@@ -65,9 +65,8 @@ BYTES: Final = 3  #: moved, without headers
 DROPPED: Final = 4  #: frames, for whatever reason
 MALFORMED: Final = 5  #: of these, ones that can't be expressed on the other side
 LAST_ERRNO: Final = 6  #: of the last call that failed, EAGAIN not counted
-ERRNOS: Final = (
-    32  #: calls that failed by errno, `ERRNO_WORDS` words; the last one counts all above
-)
+#: calls that failed by errno, `ERRNO_WORDS` words; the last one counts all above
+ERRNOS: Final = 32
 ERRNO_WORDS: Final = 160
 # The source.
 ARENA: Final = 8  #: address of the memory for frames

@@ -151,7 +151,11 @@ class IrqTable:
         key = (group, vector, masks)
         self._drop_control(key)
         if fd is not None:
-            self._controls[key] = self._loop.watch(fd, partial(self._signalled, key), READ)
+            try:
+                self._controls[key] = self._loop.watch(fd, partial(self._signalled, key), READ)
+            except BaseException:  # the kernel's limit of watches
+                os.close(fd)
+                raise
 
     def _drop_control(self, key: tuple[int, int, bool]) -> None:
         watch = self._controls.pop(key, None)

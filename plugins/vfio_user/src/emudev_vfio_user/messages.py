@@ -1,8 +1,7 @@
 """The messages of vfio-user: commands, flags and the structs that follow the header.
 
-All numbers are little endian. An open set of numbers (commands, capability ids) is an `IntEnum`
-for names
-only: fields are plain ints, so that unknown values survive decoding.
+All numbers are little endian. An open set of numbers (commands, capability ids) is an `IntEnum` for
+names only: fields are plain ints, so that unknown values survive decoding.
 
 Source: vfio-user protocol specification (QEMU, docs/interop/vfio-user.rst), version 0.x.
 """

@@ -1,8 +1,7 @@
 """VERSION: what both ends can do, agreed in JSON.
 
 The server answers with a subset of what the client offered, and never with more bytes than the
-request
-had: QEMU receives the answer into a buffer of that size.
+request had: QEMU receives the answer into a buffer of that size.
 
 Source: vfio-user specification, "VFIO_USER_VERSION".
 """

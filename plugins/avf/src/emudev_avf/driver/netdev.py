@@ -159,7 +159,7 @@ class AvfDriver:
         """Set the queues up, enable them, and wait for the link.
 
         Raises:
-            DriverError: A request was refused, or no link in 5 s.
+            DriverError: A request was refused, or no link within `LINK_TIMEOUT`.
         """
         self._set_up()
         deadline = time.monotonic() + LINK_TIMEOUT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..filters import PROMISCUOUS_MULTICAST, PROMISCUOUS_UNICAST
 from .base import check_vsi
 from .handlers import OK, Answer, Refused, check, elements, handler
 from .limits import MAX_ADDRESSES
@@ -17,7 +18,6 @@ __all__: list[str] = []
 
 BROADCAST: Final = b"\xff" * 6
 TYPE_MASK: Final = 3
-PROMISCUOUS_MASK: Final = 3
 
 
 def addresses(payload: bytes) -> list[EthAddr]:
@@ -63,7 +63,7 @@ def config_promiscuous_mode(vf: Vf, payload: bytes) -> Answer:
     """Absolute, not a difference."""
     request = Promiscuous.unpack(payload)
     check_vsi(request.vsi_id)
-    vf.state.promiscuous = request.flags & PROMISCUOUS_MASK
+    vf.state.promiscuous = request.flags & (PROMISCUOUS_UNICAST | PROMISCUOUS_MULTICAST)
     vf.show_addresses()
     vf.filters_changed()
     return OK

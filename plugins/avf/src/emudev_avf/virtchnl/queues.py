@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..queues import MAX_RING
 from ..vf import QueueSetup
 from .base import check_vsi
 from .handlers import OK, Answer, check, elements, handler
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 PAIR: Final = TxQueueInfo.SIZE + RxQueueInfo.SIZE
-MAX_RING: Final = 8160
 RING_ALIGNMENT: Final = 128
 #: Guest addresses are at most 52 bits wide on any machine; the data plane calculates in int64.
 ADDRESS_LIMIT: Final = 1 << 62
