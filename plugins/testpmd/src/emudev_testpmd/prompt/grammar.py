@@ -61,6 +61,8 @@ class Kind:
     offers: Callable[[Application], Iterable[str]] = lambda _: ()
 
 
+_TOO_MANY: Final = "is one word too many"
+
 #: All ports, as a value.
 ALL: Final = "all"
 
@@ -233,7 +235,7 @@ def _match(command: Command, typed: Sequence[str]) -> tuple[int, list[Any] | Non
     if len(typed) < len(command.words):
         return fitting, None, f"expected {command.words[fitting].text} behind {' '.join(typed)}"
     if len(typed) > len(command.words):
-        return fitting, None, f"{typed[fitting]!r} is one word too many"
+        return fitting, None, f"{typed[fitting]!r} {_TOO_MANY}"
     return fitting, found, ""
 
 
@@ -241,6 +243,7 @@ def _reason(
     typed: Sequence[str], at: int, reasons: Sequence[str], commands: Sequence[Command]
 ) -> str:
     """Why a line that begins well is no command."""
+    reasons = [reason for reason in reasons if not reason.endswith(_TOO_MANY)] or reasons
     if len(reasons) == 1:
         return reasons[0]
     expected = [
