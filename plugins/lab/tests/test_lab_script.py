@@ -32,7 +32,7 @@ def test_each_word_is_read_and_lists_add_up():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("# guest: timeuot 3", "unknown word .known: timeout"),
+        ("# guest: timeuot 3", "unknown word .did you mean timeout"),
         ("# guest: smp two", "expected one number"),
         ("# guest: mem 0", "expected one number"),
         ("# guest: timeout", "expected one number"),

@@ -5,13 +5,14 @@ A script says what it needs in comments, one word and its values in each: ``# gu
 
 from __future__ import annotations
 
-import difflib
 import re
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 import attrs
+
+from emudev_core.names import hint
 
 from .errors import LabError
 
@@ -76,8 +77,7 @@ def parse(text: str, name: str = "script") -> Script:
         elif word in ("nodriver", "strict"):
             flags.add(word)
         else:
-            near = difflib.get_close_matches(word, known, 1) or [", ".join(known)]
-            raise LabError(f"{where}: unknown word (known: {near[0]})")
+            raise LabError(f"{where}: unknown word ({hint(word, known)})")
     if unknown := set(lists["helpers"]) - set(HELPERS):
         raise LabError(f"{name}: no helper {sorted(unknown)[0]} (known: {', '.join(HELPERS)})")
     default = Script("", "")
