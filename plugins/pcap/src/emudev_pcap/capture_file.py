@@ -15,6 +15,7 @@ from emudev_net.rss import ToeplitzTable
 from . import faults, records
 from . import reader_kernels as k
 from .formats import FILE_HEADER, PCAPNG, CaptureError, Layout, recognise
+from .pages import Pages
 
 __all__ = ["CaptureFile", "Cursor", "Summary"]
 
@@ -59,7 +60,7 @@ class Cursor:
     def __init__(self) -> None:
         self.words = Words(k.WORDS)
         self._marks = Words(k.MARK_WORDS)
-        self._kept: list[Words] = []
+        self._kept: list[Words | Pages] = []
 
     def get(self, word: int) -> int:
         """A word, by its name in `reader_kernels` or `records`."""
@@ -80,7 +81,7 @@ class Cursor:
         if file.window is None:
             fd = file.open()
             os.lseek(fd, file.layout.start, os.SEEK_SET)
-            window = Words(k.WINDOW_ROOM // 8)
+            window = Pages(k.WINDOW_ROOM)
             room = k.WINDOW_ROOM
         else:
             window = file.window
@@ -147,7 +148,7 @@ class CaptureFile:
 
     def __init__(self, path: str, memory: int) -> None:
         self.path = path
-        self.window: Words | None = None
+        self.window: Pages | None = None
         fd = self.open()
         try:
             self.size = os.fstat(fd).st_size
@@ -178,9 +179,9 @@ class CaptureFile:
             raise CaptureError(self.path, "expected a file, it is something else")
         return fd
 
-    def _load(self, fd: int) -> Words:
-        words = Words(max(1, (self.size + 7) // 8))
-        view = words.view.cast("B")
+    def _load(self, fd: int) -> Pages:
+        pages = Pages(self.size)
+        view = pages.bytes
         at = 0
         while at < self.size:
             try:
@@ -190,7 +191,7 @@ class CaptureFile:
             if got == 0:
                 raise faults.explain(self.path, faults.SHRANK, at, 0, self.size)
             at += got
-        return words
+        return pages
 
     def check(self, tolerant: bool) -> Summary | None:
         """Walk through all of it.

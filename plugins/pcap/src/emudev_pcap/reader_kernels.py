@@ -325,7 +325,10 @@ def peek(reader: int, burst: int, capacity: int) -> int:
             store64(reader + ANY, 1)
             _count(reader, at, short, mine)
         elif kind in (END, FAULTY):
-            if rows > 0 or (kind == FAULTY and not _broken(reader)):
+            if rows > 0:
+                store64(reader + FAULT, 0)  # it is found again once these are released
+                break
+            if kind == FAULTY and not _broken(reader):
                 break
             passes += 1
             if load64(reader + DONE) or not _at_end(reader) or passes > 1:

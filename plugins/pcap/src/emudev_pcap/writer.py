@@ -27,6 +27,7 @@ from emudev_net.primitives import Words
 
 from . import writer_kernels as k
 from .formats import PCAP, PCAPNG, CaptureError, pcap_header, pcapng_header, pcapng_statistics
+from .pages import Pages
 
 __all__ = ["CaptureWriter", "Ring"]
 
@@ -47,14 +48,13 @@ class Ring:
 
     Attributes:
         words: See `writer_kernels`.
-        bytes: The ring; None: there is no file, packets are let go.
+        memory: The ring; None: there is no file, packets are let go.
     """
 
     def __init__(self) -> None:
         self.words = Words(k.WORDS)
         self._scratch = Words(k.SCRATCH_BYTES // 8)
-        self._memory: Words | None = None
-        self.bytes: memoryview | None = None
+        self.memory: Pages | None = None
         self.set(k.SCRATCH, self._scratch.address)
 
     def get(self, word: int) -> int:
@@ -71,10 +71,8 @@ class Ring:
         Args:
             size: Its bytes, a power of two.
         """
-        if self._memory is None or len(self._memory) * 8 != size:
-            self._memory = Words(size // 8)
-            self.bytes = self._memory.view.cast("B")
-        self.set(k.RING, self._memory.address)
+        self.memory = Pages(size)
+        self.set(k.RING, self.memory.address)
         self.set(k.FAILED, 0)
         self.set(k.TAKEN, self.get(k.FILLED))
         self.set(k.SIZE, size)
@@ -82,8 +80,7 @@ class Ring:
     def close(self) -> None:
         """Give the ring back. Nobody runs kernels of this one."""
         self.set(k.SIZE, 0)
-        self.bytes = None
-        self._memory = None
+        self.memory = None
 
 
 class CaptureWriter:
@@ -249,20 +246,20 @@ class CaptureWriter:
         """Write what is in a ring now; returns bytes."""
         state = ring.words.address
         left = total = k.waiting(state, 0, 0)
-        if total == 0 or ring.bytes is None:
+        if total == 0 or ring.memory is None:
             return 0
         if self._is_broken():
             k.taken(state, 0, total)
             return 0
-        size = len(ring.bytes)
+        memory, size = ring.memory.bytes, ring.memory.size
         whole = self._written  # up to here there are whole records
         while left > 0:
             at = ring.get(k.TAKEN) & (size - 1)
             piece = min(left, _PIECE)
             first = min(piece, size - at)
-            parts = [ring.bytes[at : at + first]]
+            parts = [memory[at : at + first]]
             if first < piece:
-                parts.append(ring.bytes[: piece - first])
+                parts.append(memory[: piece - first])
             try:
                 self._write(parts)
             except OSError as exc:
