@@ -89,8 +89,8 @@ class Application:
             say(f"Set {options.forward_mode} packet forwarding mode\n")
         if self._request.device_start:
             for number in self.ports:
-                self.engine.port_start(number)
                 say(f"Configuring Port {number} (socket 0)\n")
+                self.engine.port_start(number)
                 self._say_address(number)
             self._say_links()
             say("Done\n")

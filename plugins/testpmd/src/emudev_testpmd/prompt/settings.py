@@ -63,15 +63,22 @@ def _port_mask(application: Application, mask: int) -> None:
 
 
 def _set_ports(application: Application, **changes: Any) -> None:
-    engine = application.engine
-    before = len(engine.options.forwarding(application.ports))
+    before = _forwarding(application)
     _set(application, **changes)
-    now = len(engine.options.forwarding(application.ports))
+    now = _forwarding(application)
     if now != before:
         application.output.text(
             f"previous number of forwarding ports {before} - changed to number of configured "
             f"ports {now}\n"
         )
+
+
+def _forwarding(application: Application) -> int:
+    """How many ports forward; 0 if the settings name one that was closed."""
+    try:
+        return len(application.engine.options.forwarding(application.ports))
+    except ConfigError:
+        return 0
 
 
 def _peer(application: Application, number: int, address: bytes) -> None:
