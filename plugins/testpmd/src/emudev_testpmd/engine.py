@@ -89,7 +89,7 @@ class Engine:
         self._progress = progress
         self._ports: dict[int, Port] = {}
         self._undo: dict[int, Callable[[], None]] = {}
-        self._known: set[int] = set()  # ports that were configured once
+        self._configured: dict[int, tuple[int, ...]] = {}  # what each port was configured with
         self._subscribers: tuple[Callable[[Notice], None], ...] = ()
         self._runner: Runner | None = None
         self._streams: tuple[RunningStream, ...] = ()
@@ -222,8 +222,7 @@ class Engine:
             )
             for stream in layout.streams
         )
-        threads = self._compile(streams)
-        layout = attrs.evolve(layout, threads=threads)
+        layout = attrs.evolve(layout, threads=self._compile(streams))
         runner = make_runner(layout, streams, options)
         self._base = {n: self._ports[n].stats() for n in layout.ports}
         self._last.clear()
@@ -430,7 +429,7 @@ class Engine:
     def _drop(self, number: int) -> Port:
         port = self._ports.pop(number)
         self._undo.pop(number)()
-        self._known.discard(number)
+        self._configured.pop(number, None)
         if number in self._base:
             self._last[number] = port.stats()
         return port
@@ -469,20 +468,19 @@ class Engine:
     def _configure(self, number: int, port: Port) -> None:
         """Configure a port unless it is as the settings want it."""
         options = self._options
-        fits = (port.rx_queues, port.tx_queues) == (options.rxq, options.txq)
-        fits = fits and (not options.mtu or port.mtu == options.mtu)
-        if fits and port.state in (PortState.CONFIGURED, PortState.STOPPED):
+        wanted = (options.rxq, options.txq, options.rxd, options.txd, options.mtu)
+        had = self._configured.get(number)
+        if had == wanted and port.state in (PortState.CONFIGURED, PortState.STOPPED):
             return
-        first = number not in self._known
         config = PortConfig(
-            mtu=options.mtu or None, promiscuous=options.promiscuous if first else None
+            mtu=options.mtu or None, promiscuous=options.promiscuous if had is None else None
         )
         port.configure(options.rxq, options.txq, config)
         for queue in range(options.rxq):
             port.rx_queue_setup(queue, options.rxd)
         for queue in range(options.txq):
             port.tx_queue_setup(queue, options.txd)
-        self._known.add(number)
+        self._configured[number] = wanted
 
     def _plan(self) -> Layout:
         options = self._options
