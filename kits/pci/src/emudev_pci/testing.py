@@ -7,8 +7,8 @@
         ...
 
 A test runs once for each transport of `TRANSPORTS`: inside the process, and over a vfio-user
-socket. One that is not installed is skipped. Device and client share the test's thread: the client
-lets the device's loop turn while it waits.
+socket if emudev-vfio-user is installed. Device and client share the test's thread: the client lets
+the device's loop turn while it waits.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import pytest
 from emudev_core.device import Device
 from emudev_core.host import Host
 from emudev_core.plugins import Plugins, load_plugins
+from emudev_core.testing import loopback
+from emudev_core.testing.builders import make_source
 
 from .function import PciFunction
 from .guest import GuestFunction
@@ -31,7 +33,7 @@ from .guest import GuestFunction
 __all__ = ["TRANSPORTS", "FunctionFactory", "emudev_function", "emudev_host", "emudev_plugins"]
 
 #: Name of a transport, and the keys that it needs; ``{folder}`` is a short, empty one.
-TRANSPORTS: Final = {"inproc": "", "vfio_user": ",path={folder}/s"}
+TRANSPORTS: Final = {"loopback": "", "vfio_user": ",path={folder}/s"}
 
 #: ``make("emu_dice,id=0", "echo,emu=dice_emudev_0")``: a device and its backends, started.
 FunctionFactory = Callable[..., GuestFunction]
@@ -45,22 +47,24 @@ def emudev_plugins() -> Plugins:
 
 @pytest.fixture
 def emudev_host(emudev_plugins: Plugins) -> Iterator[Host]:
-    """The host of the test's devices, closed at its end."""
-    with Host(plugins=emudev_plugins) as host:
+    """The host of the test's devices, closed at its end; it has the core's transport for tests."""
+    plugins = emudev_plugins
+    if loopback.SPEC.name not in plugins.transports:
+        own = make_source(loopback.SPEC, distribution="emudev-core-testing")
+        plugins = Plugins([*plugins.sources, own])
+    with Host(plugins=plugins) as host:
         yield host
 
 
 @pytest.fixture(params=sorted(TRANSPORTS))
-def emudev_function(
-    request: pytest.FixtureRequest, emudev_plugins: Plugins, emudev_host: Host
-) -> Iterator[FunctionFactory]:
+def emudev_function(request: pytest.FixtureRequest, emudev_host: Host) -> Iterator[FunctionFactory]:
     """Make a function and drive it: ``emudev_function(vdev, *backends) -> GuestFunction``.
 
     It has memory and bus master enabled. Several may be made in one test; all are closed at its
     end.
     """
     transport: str = request.param
-    if transport not in emudev_plugins.transports:
+    if transport not in emudev_host.plugins.transports:
         pytest.skip(f"no transport {transport} is installed")
     made: list[GuestFunction] = []
     folders: list[str] = []
