@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emudev_memif.plain_peer import Descriptor, Joined
 from emudev_memif.rings import KERNELS, Role
 from emudev_net.burst import Burst
-from emudev_net.jit import jit_wanted
+from emudev_net.jit import compile_now, jit_wanted
 from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 SLOTS = 16
@@ -395,8 +395,7 @@ def test_no_descriptor_makes_a_kernel_leave_the_regions(join, c2s, s2c, heads, s
 
 @pytest.mark.skipif(not jit_wanted(), reason="kernels are not compiled here")
 def test_a_client_that_changes_descriptors_under_the_kernels_gains_nothing():
-    for kernel in KERNELS:
-        kernel.compile()
+    compile_now(KERNELS)
     joined = Joined(Role.SERVER)
     ranges = [(r.address, r.address + r.size) for r in joined.peer.regions]
     stop = threading.Event()
