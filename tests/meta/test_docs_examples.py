@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,87 @@ def test_the_device_of_the_tutorial_runs():
         assert 1 <= page.read_u32(0) <= 6
         dice.close()
         assert device.state is State.STARTED
+
+
+@pytest.fixture
+def shown_on_ports(tmp_path):
+    """The code of the page on ports, as a module: what is compiled needs a file."""
+    pytest.importorskip("emudev_net", reason="emudev-net is not installed")
+    path = tmp_path / "shown_on_ports.py"
+    path.write_text("\n".join(blocks("ports.md", "python")))
+    spec = importlib.util.spec_from_file_location("shown_on_ports", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["shown_on_ports"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["shown_on_ports"]
+
+
+@pytest.fixture
+def two_ports():
+    pytest.importorskip("emudev_net", reason="emudev-net is not installed")
+    from emudev_net.memory_port import MemoryPort
+
+    with Host(plugins=make_plugins()) as host:
+        ports = [MemoryPort(f"net_memory_{n}", host.loop) for n in (0, 1)]
+        for one in ports:
+            one.configure(1, 1)
+            one.start()
+        while not all(one.ready for one in ports):
+            host.loop.turn(0.01)
+        yield host, ports
+        for one in ports:
+            one.close()
+
+
+def test_the_loop_of_the_page_on_ports_forwards_packets(shown_on_ports, two_ports, monkeypatch):
+    host, (one, two) = two_ports
+    one.arrive([b"there" * 20])
+    two.arrive([b"back" * 20] * 300)
+    turns = iter([None] * 10)
+    monkeypatch.setattr(host.loop, "turn", lambda: next(turns))
+    with pytest.raises(StopIteration):
+        shown_on_ports.forward(host, one, two)
+    assert [packet.data for packet in two.sent()] == [b"there" * 20]
+    assert [packet.data for packet in one.sent()] == [b"back" * 20] * 300
+
+
+def test_the_flow_of_the_page_on_ports_forwards_and_edits_packets(shown_on_ports, two_ports):
+    from emudev_net.jit import compile_now
+
+    host, (one, two) = two_ports
+    mac = bytes.fromhex("525400123456")
+    there = shown_on_ports.join(host, one, two, edit=shown_on_ports.to_station(mac))
+    back = shown_on_ports.join(host, two, one)
+    ipv4, arp = bytes(12) + b"\x08\x00" + bytes(86), bytes(12) + b"\x08\x06" + bytes(46)
+    for _ in range(2):  # as it comes, and compiled
+        one.arrive([ipv4, arp, ipv4[:30], ipv4])
+        two.arrive([arp])
+        host.loop.turn()
+        assert [packet.data for packet in two.sent()] == [mac + ipv4[6:]] * 2
+        assert [packet.data for packet in one.sent()] == [arp]
+        compile_now([shown_on_ports.readdress, *shown_on_ports.flows.KERNELS])
+    assert there.stats()["refused"] == 4
+    there.close()
+    back.close()
+
+
+def test_the_workers_of_the_page_on_ports_run_its_flows(shown_on_ports, two_ports):
+    from emudev_net import worker_kernels
+    from emudev_net.jit import compile_now, jit_wanted
+
+    if not jit_wanted():
+        pytest.skip("workers run compiled kernels only")
+    compile_now([*worker_kernels.KERNELS, *shown_on_ports.flows.KERNELS])
+    host, (one, two) = two_ports
+    flows = [shown_on_ports.join(host, one, two), shown_on_ports.join(host, two, one)]
+    pool = shown_on_ports.join_on_workers(host, [one, two], flows)
+    with pool.pause():
+        one.arrive([bytes(60)])
+    deadline = time.monotonic() + 5
+    while two.sinks[0].frames == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    pool.close()
+    for flow in flows:
+        flow.close()
