@@ -17,7 +17,14 @@ from emudev_core.errors import DeviceError
 from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
 from emudev_core.loop import Loop
-from emudev_core.queues import DeviceInfo, Direction, Doorbell, QueueInfo, QueueKernels
+from emudev_core.queues import (
+    DeviceInfo,
+    Direction,
+    Doorbell,
+    Offload,
+    QueueInfo,
+    QueueKernels,
+)
 from emudev_core.specs import BackendContext
 from emudev_tap_backend.config import TapConfig
 
@@ -323,3 +330,44 @@ def joined(host):
     made = Joined()
     yield made
     made.close()
+
+
+class FakeTap:
+    """Descriptors in the place of a TAP's; what was asked of the interface is noted.
+
+    Args:
+        queues: How many.
+        timeout: How long the host's ends wait for a frame, seconds; 0 only looks.
+    """
+
+    header = 10
+    takes = Offload.CSUM | Offload.TSO4 | Offload.TSO6 | Offload.USO
+    name = "fake"
+
+    def __init__(self, queues, timeout=0):
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
+        self.ours = [ours for ours, _ in pairs]
+        self.hosts = [host for _, host in pairs]
+        for ours in self.ours:
+            ours.setblocking(False)
+        for host in self.hosts:
+            host.settimeout(timeout)
+        self.fds = [ours.fileno() for ours in self.ours]
+        self.carrier = None
+        self.queues = {}
+
+    def set_carrier(self, on):
+        self.carrier = on
+
+    def set_queue(self, queue, attached):
+        self.queues[queue] = attached
+
+    def close(self):
+        for end in (*self.ours, *self.hosts):
+            end.close()
+
+
+@pytest.fixture
+def fake_tap():
+    """Makes `FakeTap`s."""
+    return FakeTap

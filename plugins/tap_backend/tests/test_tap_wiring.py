@@ -1,55 +1,24 @@
 """Flows over socket pairs in the place of TAP descriptors: room, waiting, and who wakes whom."""
 
-import socket
-
 import pytest
 
 from emudev_core.device import Device
 from emudev_core.loop import Loop
-from emudev_core.queues import Offload
 from emudev_net.jit import compile_now
 from emudev_tap_backend.backend import KERNELS
 from emudev_tap_backend.wiring import Wiring
 
 PLAIN = bytes(10)
-ALL = Offload.CSUM | Offload.TSO4 | Offload.TSO6 | Offload.USO
-
-
-class FakeTap:
-    """Descriptors that keep datagrams apart; what was asked of the interface is noted."""
-
-    header = 10
-    takes = ALL
-
-    def __init__(self, queues):
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
-        self.ours = [ours for ours, _ in pairs]
-        self.hosts = [host for _, host in pairs]
-        for end in (*self.ours, *self.hosts):
-            end.setblocking(False)
-        self.fds = [end.fileno() for end in self.ours]
-        self.carrier = None
-        self.queues = {}
-
-    def set_carrier(self, on):
-        self.carrier = on
-
-    def set_queue(self, queue, attached):
-        self.queues[queue] = attached
-
-    def close(self):
-        for end in (*self.ours, *self.hosts):
-            end.close()
 
 
 class Setup:
     """A NIC, a fake TAP, and the wiring between them."""
 
-    def __init__(self, nic, queues):
+    def __init__(self, nic, tap):
         compile_now(KERNELS)
         self.loop = Loop(spin=0)
         self.nic = nic
-        self.tap = FakeTap(queues)
+        self.tap = tap
         device = Device("fake_emudev_0", 0, "fake", self.loop)
         device.register(nic, "fake_0")
         self.losses = 0
@@ -87,11 +56,11 @@ class Setup:
 
 
 @pytest.fixture
-def setup(make_nic):
+def setup(make_nic, fake_tap):
     made = []
 
     def make(pairs=1, queues=1):
-        made.append(Setup(make_nic(pairs), queues))
+        made.append(Setup(make_nic(pairs), fake_tap(queues)))
         return made[-1]
 
     yield make

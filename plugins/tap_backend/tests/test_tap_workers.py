@@ -11,7 +11,6 @@ import pytest
 from emudev_core.device import Device
 from emudev_core.errors import BackendError, ConfigError
 from emudev_core.loop import Loop
-from emudev_core.queues import Offload
 from emudev_net.jit import compile_now, jit_wanted
 from emudev_tap_backend.backend import WORKER_KERNELS
 from emudev_tap_backend.wiring import Wiring
@@ -21,44 +20,14 @@ needs_compiler = pytest.mark.skipif(not jit_wanted(), reason="workers run compil
 PLAIN = bytes(10)
 
 
-class FakeTap:
-    """Descriptors that keep datagrams apart."""
-
-    header = 10
-    takes = Offload.CSUM | Offload.TSO4 | Offload.TSO6 | Offload.USO
-    name = "fake"
-
-    def __init__(self, queues):
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
-        self.ours = [ours for ours, _ in pairs]
-        self.hosts = [host for _, host in pairs]
-        for ours in self.ours:
-            ours.setblocking(False)
-        for host in self.hosts:
-            host.settimeout(5)
-        self.fds = [ours.fileno() for ours in self.ours]
-        self.carrier = None
-        self.queues = {}
-
-    def set_carrier(self, on):
-        self.carrier = on
-
-    def set_queue(self, queue, attached):
-        self.queues[queue] = attached
-
-    def close(self):
-        for end in (*self.ours, *self.hosts):
-            end.close()
-
-
 class Setup:
     """A NIC, a fake TAP, and the wiring between them, run by workers."""
 
-    def __init__(self, nic, queues, workers, polling):
+    def __init__(self, nic, tap, workers, polling):
         compile_now(WORKER_KERNELS)
         self.loop = Loop(spin=0)
         self.nic = nic
-        self.tap = FakeTap(queues)
+        self.tap = tap
         self.device = Device("fake_emudev_0", 0, "fake", self.loop)
         self.device.register(nic, "fake_0")
         self.losses = 0
@@ -95,11 +64,11 @@ class Setup:
 
 
 @pytest.fixture
-def setup(make_nic):
+def setup(make_nic, fake_tap):
     made = []
 
     def make(pairs=1, queues=1, workers=1, polling=False):
-        made.append(Setup(make_nic(pairs), queues, workers, polling))
+        made.append(Setup(make_nic(pairs), fake_tap(queues, timeout=5), workers, polling))
         return made[-1]
 
     yield make
