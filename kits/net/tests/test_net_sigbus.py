@@ -201,7 +201,7 @@ def test_many_guards_make_the_table_grow_and_entries_are_used_again():
         for f in more:
             f.truncate()
             total(f.address, 0, 1)
-        print({g.faults for g in guards}, len(sigbus._handler.used))
+        print({g.faults for g in guards}, sigbus._handler.tables[-1][0])
     """)
     assert (code, errors) == (0, "")
     assert said == ["200", "{1}", "{1}", "220"]
@@ -253,10 +253,54 @@ def test_the_loop_is_told(shared):
     assert guarded.faults == 2
     loop.turn(0.0)
     assert len(told) == 1
-    before = len(os.listdir("/proc/self/fd"))
     guarded.close()
     guarded.close()
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    loop.close()
+
+
+@needs_compiler
+def test_guards_of_a_loop_share_a_descriptor_and_are_told_apart():
+    before = os.listdir("/proc/self/fd")
+    loop = Loop(spin=0)
+    files = [Shared() for _ in range(20)]
+    told = []
+    with_loop = len(os.listdir("/proc/self/fd"))
+    guards = [guard(f.address, f.size, loop, told.append) for f in files]
+    assert len(os.listdir("/proc/self/fd")) == with_loop + 1
+    files[3].truncate(), files[9].truncate(1)
+    for file in files:
+        total(file.address, 0, file.size // 8)
+    loop.turn(1.0)
+    assert told == [guards[3], guards[9]]
+    files[3].truncate()
+    files[11].truncate()
+    total(files[11].address, 0, 1)
+    loop.turn(1.0)
+    assert told[2:] == [guards[11]]
+    for each in (*guards, *files, loop):
+        each.close()
+    assert os.listdir("/proc/self/fd") == before
+
+
+@needs_compiler
+def test_one_that_is_told_may_close_others(shared):
+    loop = Loop(spin=0)
+    other = Shared()
+    told = []
+
+    def close_all(which):
+        told.append(which)
+        for each in guards:
+            each.close()
+
+    guards = [guard(f.address, f.size, loop, close_all) for f in (shared, other)]
+    for file in (shared, other):
+        file.truncate()
+        total(file.address, 0, 1)
+    loop.turn(1.0)
+    loop.turn(0.0)
+    assert told == guards[:1]
+    other.close()
     loop.close()
 
 

@@ -21,7 +21,9 @@ CLIENTS = """
 import gc, sys
 sys.path.insert(0, sys.argv[1])
 from conftest import Bench, PciModel
+from emudev_net import jit, sigbus
 
+jit.compile_now(sigbus.KERNELS)  # in the background it would take memory meanwhile
 gc.disable()
 bench = Bench(sys.argv[2], PciModel())
 

@@ -53,7 +53,7 @@ from .primitives import (
 )
 
 if TYPE_CHECKING:
-    from emudev_core.loop import Loop, Watch
+    from emudev_core.loop import Loop
 
 __all__ = ["KERNELS", "Guard", "guard", "handle", "place", "prepare"]
 
@@ -183,7 +183,7 @@ class _Handler:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.count = 0  # entries in use
-        self.used: list[bool] = []
+        self.free: list[int] = []  # entries that were in use
         self.former = _Action()
         self.installed = False
         self.compilation: Compilation | None = None
@@ -203,14 +203,9 @@ class _Handler:
     def add(self, *fields: int) -> int:
         """Guard a range; returns the number of its entry."""
         table = self.tables[-1]
-        try:
-            index = self.used.index(False)
-            self.used[index] = True
-        except ValueError:
-            index = len(self.used)
-            self.used.append(True)
-            if _ENTRIES + (index + 1) * _ENTRY > 8 * len(table):
-                table = self._grow()
+        index = self.free.pop() if self.free else table[_COUNT // 8]
+        if _ENTRIES + (index + 1) * _ENTRY > 8 * len(table):
+            table = self._grow(2 * index)
         self._place(table, index, fields)
         if index >= table[_COUNT // 8]:
             store64(table.address + _COUNT, index + 1)
@@ -219,9 +214,9 @@ class _Handler:
             self.install()
         return index
 
-    def _grow(self) -> Words:
+    def _grow(self, entries: int) -> Words:
         old = self.tables[-1]
-        table = self._table(2 * len(self.used))
+        table = self._table(entries)
         table.view[: len(old)] = old.view
         self.tables.append(table)
         if self.installed:
@@ -236,7 +231,7 @@ class _Handler:
     def remove(self, index: int) -> None:
         """Guard a range no longer."""
         self._place(self.tables[-1], index, (0, 0, mmap_numbers.PAGESIZE, 0, -1))
-        self.used[index] = False
+        self.free.append(index)
         self.count -= 1
         if self.count == 0:
             self.uninstall()
@@ -287,6 +282,46 @@ def prepare() -> None:
     _handler.prepare()
 
 
+class _Alarm:
+    """Tells the guards of one loop of their faults, by one descriptor for all. Loop thread only."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.guards: dict[Guard, int] = {}  # and the faults that were told
+        self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._watch = loop.watch(self.eventfd, self._ring)
+        except BaseException:
+            os.close(self.eventfd)
+            raise
+
+    @classmethod
+    def of(cls, loop: Loop) -> _Alarm:
+        alarm = _alarms.get(loop)
+        if alarm is None:
+            alarm = _alarms[loop] = cls(loop)
+        return alarm
+
+    def _ring(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.eventfd)
+        for guard, told in list(self.guards.items()):
+            faults = guard.faults
+            if faults != told and guard in self.guards:
+                self.guards[guard] = faults
+                guard.tell()
+
+    def forget(self, guard: Guard) -> None:
+        del self.guards[guard]
+        if not self.guards:
+            self._watch.close()
+            os.close(self.eventfd)
+            del _alarms[self._loop]
+
+
+_alarms: Final[dict[Loop, _Alarm]] = {}
+
+
 class Guard:
     """A range of memory that is guarded; made by `guard`, on the loop's thread.
 
@@ -307,17 +342,19 @@ class Guard:
         self.size = size
         self._on_fault = on_fault
         self._faults = Words(1)
-        self._watch: Watch | None = None
-        self._eventfd = -1
+        self._alarm: _Alarm | None = None
         self._index = -1
         if not jit_wanted():
             return
+        if (address | size) & (page_size - 1):
+            page_size = mmap_numbers.PAGESIZE  # what lies beside the range is somebody else's
         if loop is not None and on_fault is not None:
-            self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._watch = loop.watch(self._eventfd, self._ring)
+            self._alarm = _Alarm.of(loop)
+            self._alarm.guards[self] = 0
+        eventfd = -1 if self._alarm is None else self._alarm.eventfd
         start, end = address & -page_size, (address + size + page_size - 1) & -page_size
         with _handler.lock:
-            self._index = _handler.add(start, end, page_size, self._faults.address, self._eventfd)
+            self._index = _handler.add(start, end, page_size, self._faults.address, eventfd)
         prepare()
 
     @property
@@ -331,9 +368,8 @@ class Guard:
         """Accesses in the range that were caught."""
         return self._faults[0]
 
-    def _ring(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._eventfd)
+    def tell(self) -> None:
+        """Call `on_fault`."""
         if self._on_fault is not None:
             self._on_fault(self)
 
@@ -346,12 +382,10 @@ class Guard:
             with _handler.lock:
                 _handler.remove(self._index)
             self._index = -1
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        if self._eventfd >= 0:
-            os.close(self._eventfd)
-            self._eventfd = -1
+        if self._alarm is not None:
+            self._alarm.forget(self)
+            self._alarm = None
+        self._on_fault = None  # often a method of whoever keeps this guard: no cycle may be left
 
 
 def guard(
@@ -369,10 +403,13 @@ def guard(
         size: Bytes. Whole pages are guarded; all that it touches are of the same mapping.
         loop: Whose thread is told.
         on_fault: Called there after faults, once for several that come together.
-        page_size: Bytes of a page of that mapping, a power of two: of huge pages, which can only be
-            replaced whole.
+        page_size: Bytes of a page of that mapping, a power of two: huge pages can only be replaced
+            whole. Only for a range of whole pages; else those of the system are taken.
 
     Returns:
         What the caller closes before the memory is unmapped.
+
+    Raises:
+        OSError: There are no descriptors left; a loop needs one for all its guards.
     """
     return Guard(address, size, page_size, loop, on_fault)

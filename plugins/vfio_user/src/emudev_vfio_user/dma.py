@@ -4,6 +4,9 @@ Pure bookkeeping and mmap; who is told, and in which order, is the session's. An
 descriptor is mapped into this process and the descriptor closed at once; one without is reached
 through the session's `DmaChannel`.
 
+A client may truncate its file while it is mapped: a guard of the net kit puts zeroes in the place
+of pages that are gone, and the device is told (`on_fault`).
+
 Source: vfio-user specification, "VFIO_USER_DMA_MAP" and "VFIO_USER_DMA_UNMAP".
 """
 
@@ -12,12 +15,15 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from emudev_core.errors import PeerError
+from emudev_core.loop import Loop
 from emudev_core.memory import DmaChannel, Mapping, MemoryRegion, MemoryTable
+from emudev_net.sigbus import Guard, guard
 
 from .messages import DmaMap, DmaMapFlags, DmaUnmap, DmaUnmapFlags
 from .protocol import close_fds
@@ -38,14 +44,18 @@ class DmaEntry:
         region: What the memory table shows of it.
         mapping: The memory in this process, or None for message DMA.
         identity: Tells whether a second request asks for the same again.
+        guard: Watches over the mapping, if there is one.
     """
 
     region: MemoryRegion
     mapping: Mapping | None
     identity: tuple[int, ...]
+    guard: Guard | None = None
 
     def close(self) -> None:
         """Unmap it; nobody may use its addresses any more."""
+        if self.guard is not None:
+            self.guard.close()
         if self.mapping is not None:
             self.mapping.close()
 
@@ -55,13 +65,24 @@ class DmaTable:
 
     Args:
         channel: Reaches memory that came without a descriptor.
+        generation: Of the first snapshot.
+        loop: Whose thread is told of faults.
+        on_fault: Called when memory was touched that its file no longer has.
 
     Attributes:
         table: The present snapshot; a new one with the next generation after each change.
     """
 
-    def __init__(self, channel: DmaChannel, generation: int = 0) -> None:
+    def __init__(
+        self,
+        channel: DmaChannel,
+        generation: int = 0,
+        loop: Loop | None = None,
+        on_fault: Callable[[Guard], None] | None = None,
+    ) -> None:
         self._channel = channel
+        self._loop = loop
+        self._on_fault = on_fault
         self._entries: dict[int, DmaEntry] = {}
         self.table = MemoryTable((), generation)
 
@@ -110,9 +131,10 @@ class DmaTable:
             raise PeerError(f"{where}: {MAX_MAPS} mappings exist already")
         readable = bool(flags & DmaMapFlags.READ)
         writable = bool(flags & DmaMapFlags.WRITE)
-        mapping, host = None, None
+        mapping, host, watch = None, None, None
         if fds:
-            mapping, host = _map_file(where, fds[0], request, readable, writable)
+            mapping, host, page = _map_file(where, fds[0], request, readable, writable)
+            watch = self._guard(where, mapping, page)
         region = MemoryRegion(
             guest=request.address,
             size=request.size,
@@ -121,10 +143,17 @@ class DmaTable:
             writable=writable,
             channel=None if fds else self._channel,
         )
-        entry = DmaEntry(region, mapping, identity)
+        entry = DmaEntry(region, mapping, identity, watch)
         self._entries[request.address] = entry
         self._publish()
         return entry
+
+    def _guard(self, where: str, mapping: Mapping, page: int) -> Guard:
+        try:
+            return guard(mapping.address, mapping.size, self._loop, self._on_fault, page_size=page)
+        except OSError as exc:
+            mapping.close()
+            raise PeerError(f"{where}: {exc}", errno=exc.errno or errno.EINVAL) from exc
 
     def select(self, request: DmaUnmap) -> list[DmaEntry]:
         """The mappings that an unmap request means; none is changed.
@@ -196,8 +225,8 @@ class DmaTable:
 
 def _map_file(
     where: str, fd: int, request: DmaMap, readable: bool, writable: bool
-) -> tuple[Mapping, int]:
-    """Map the range of a request; the mapping and the address of the range's first byte."""
+) -> tuple[Mapping, int, int]:
+    """Map the range of a request: mapping, address of the range's first byte, size of a page."""
     status = os.fstat(fd)
     end = request.offset + request.size
     if end > status.st_size:
@@ -217,4 +246,4 @@ def _map_file(
     except (OSError, OverflowError) as exc:
         number = (exc.errno if isinstance(exc, OSError) else None) or errno.EINVAL
         raise PeerError(f"{where}: mmap failed: {exc}", errno=number) from exc
-    return mapping, mapping.address + delta
+    return mapping, mapping.address + delta, page

@@ -11,6 +11,7 @@ from emudev_core.errors import TransportError
 from emudev_core.hooks import hookimpl
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, Loop, Watch
+from emudev_net import sigbus
 
 from .config import VfioUserConfig
 from .served import ServedDevice
@@ -58,6 +59,7 @@ class Server:
             raise TransportError(f"{self.address} is listening already")
         self._listening = open_socket(self._config.path, self._config.file_mode)
         self._watch = self._loop.watch(self._listening.sock.fileno(), self._accept, READ)
+        sigbus.prepare()  # clients map memory: its guard is compiled until then
         return self.address
 
     @hookimpl

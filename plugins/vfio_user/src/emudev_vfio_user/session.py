@@ -17,6 +17,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from emudev_core.errors import PeerError
@@ -24,6 +25,7 @@ from emudev_core.later import LIMIT
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, WRITE, Loop, Timer
 from emudev_core.regions import RegionFlag
+from emudev_net.sigbus import Guard
 
 from . import nearby
 from .channel import CHUNK, Link, MessageDma
@@ -85,6 +87,14 @@ _READ_REPLY: Final[dict[int, Callable[..., bytes]]] = {
 }
 
 
+def _fail_truncated(device: ServedDevice, client: str, guard: Guard) -> None:
+    """Memory was touched that the client's file no longer has; what the device does is void."""
+    device.fail(
+        f"{client} has truncated memory that it had mapped, or nothing backs it any more; "
+        f"accesses that found zeroes in its place: {guard.faults}"
+    )
+
+
 class Session:
     """See the module.
 
@@ -118,7 +128,9 @@ class Session:
         self.regions = check_regions(device.get_regions())
         self.region_count = max(MIN_REGIONS, max(self.regions, default=-1) + 1)
         self.channel = MessageDma(Link(self._send_command, self._serve_once, self._is_answering))
-        self.dma = DmaTable(self.channel, generation)
+        self.dma = DmaTable(
+            self.channel, generation, loop, partial(_fail_truncated, device, client)
+        )
         self.irqs = IrqTable(device, loop, device.get_irq_groups())
         self.limbo: list[DmaEntry] = []  # unmapped, but the provider never said it let go
         self._gone = gone
