@@ -163,9 +163,7 @@ def create(layout: Layout) -> RingMemory:
     except OSError:
         os.close(fd)
         raise
-    rings = zip(
-        (*layout.c2s, *layout.s2c), (*layout.c2s_buffers, *layout.s2c_buffers), strict=True
-    )
+    rings = zip((*layout.c2s, *layout.s2c), (*layout.c2s_buffers, *layout.s2c_buffers), strict=True)
     for place, buffers in rings:
         struct.pack_into("<I", memory, place.offset, COOKIE)
         at = place.offset + RING_HEADER

@@ -21,7 +21,7 @@ DESCRIPTOR: Final = 16  #: bytes of a descriptor
 NEXT: Final = 1  #: a flag of a descriptor: the packet goes on in the next one
 MIN_LOG2: Final = 1
 MAX_LOG2: Final = 14
-REGIONS: Final = 256  #: entries of the region table; indices have 16 bits, these are the ones in use
+REGIONS: Final = 256  #: entries of the region table; further indices are unknown regions
 
 #: What must be 0 in a descriptor's first 32 bits on the fast way: NEXT, and a region from 256 on.
 UNUSUAL: Final = NEXT | 0xFF00_0000
@@ -61,6 +61,8 @@ Q_REASONS: Final = 8 * 27  #: packets dropped by reason, one word each of `REASO
 W_SLOTS: Final = 8 * 34  #: slots that it took
 W_BYTES: Final = 8 * 35  #: its bytes
 W_ROWS: Final = 8 * 36  #: rows of the burst that it took
+W_ROW: Final = 8 * 37  #: where its next byte is: address of the row,
+W_START: Final = 8 * 38  #: and byte of the segment
 QUEUE_WORDS: Final = 40
 
 OFF: Final = 0
