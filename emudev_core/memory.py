@@ -9,11 +9,12 @@ goes. An address taken from a table is good until the unmapping that follows has
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap as _mmap
 import os
-from bisect import bisect_right
-from collections.abc import Iterable
-from typing import Protocol
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Protocol, Self
 
 import attrs
 
@@ -123,6 +124,13 @@ class MemoryRegion:
         return self.guest + self.size
 
 
+def _check_apart(regions: Sequence[MemoryRegion]) -> None:
+    """Refuse regions that overlap; they are sorted."""
+    for a, b in itertools.pairwise(regions):
+        if a.end > b.guest:
+            raise ValueError(f"{a.guest:#x}+{a.size:#x} and {b.guest:#x}+{b.size:#x} overlap")
+
+
 class MemoryTable:
     """An immutable snapshot of guest memory, sorted by guest address, without overlaps.
 
@@ -140,9 +148,32 @@ class MemoryTable:
         self.regions = tuple(sorted(regions, key=lambda r: r.guest))
         self.generation = generation
         self._starts = [r.guest for r in self.regions]
-        for a, b in zip(self.regions, self.regions[1:], strict=False):
-            if a.end > b.guest:
-                raise ValueError(f"{a.guest:#x}+{a.size:#x} and {b.guest:#x}+{b.size:#x} overlap")
+        _check_apart(self.regions)
+
+    def plus(self, region: MemoryRegion) -> Self:
+        """The next table, with one region more; costs a copy, while making one anew sorts.
+
+        Raises:
+            ValueError: It overlaps another; the message names both.
+        """
+        at = bisect_left(self._starts, region.guest)
+        near = [*self.regions[max(0, at - 1) : at], region, *self.regions[at : at + 1]]
+        _check_apart(near)
+        return self._next(
+            (*self.regions[:at], region, *self.regions[at:]),
+            [*self._starts[:at], region.guest, *self._starts[at:]],
+        )
+
+    def minus(self, regions: Iterable[MemoryRegion]) -> Self:
+        """The next table, without these regions; those that are not there are ignored."""
+        gone = {region.guest for region in regions}
+        rest = tuple(r for r in self.regions if r.guest not in gone)
+        return self._next(rest, [r.guest for r in rest])
+
+    def _next(self, regions: tuple[MemoryRegion, ...], starts: list[int]) -> Self:
+        made = type(self).__new__(type(self))
+        made.regions, made.generation, made._starts = regions, self.generation + 1, starts
+        return made
 
     def find(self, address: int, size: int = 1) -> MemoryRegion | None:
         """The region that holds all of `address`..`address + size`, or None."""

@@ -29,7 +29,7 @@ from ..hooks import hookimpl
 from ..later import Later
 from ..lifecycle import State
 from ..loop import READ, Loop
-from ..memory import EMPTY_TABLE, Mapping, MemoryRegion, MemoryTable
+from ..memory import EMPTY_TABLE, Mapping, MemoryRegion
 from ..regions import IrqGroup, RegionFlag, RegionInfo, ResetKind
 from ..specs import ConnectContext, TransportContext, TransportSpec
 
@@ -254,11 +254,10 @@ class LoopbackClient:
             raise ValueError("expected a descriptor or memory, one of them")
         if size < 1 or not 0 <= address <= END - size:
             raise PeerError(f"{address:#x}+{size:#x} is no range of guest addresses")
-        known = [region for region, _ in self._mappings.values()]
         mapping: Mapping | None = None
         region = MemoryRegion(address, size, 0, readable, writable)
         try:
-            MemoryTable([*known, region])
+            self._table.plus(region)
         except ValueError as exc:
             raise PeerError(str(exc), errno=errno.EEXIST) from exc
         if fd is not None:
@@ -272,7 +271,7 @@ class LoopbackClient:
             channel = _Messages(self, address, memory)
             region = MemoryRegion(address, size, None, readable, writable, channel)
         self._mappings[address] = (region, mapping)
-        table = self._publish([*known, region])
+        self._table = table = self._table.plus(region)
         self._answer(lambda: self._device.dma_map(table, region))
         self._answer(lambda: self._device.status_changed("memory"))
 
@@ -286,7 +285,7 @@ class LoopbackClient:
 
     def _unmap(self, address: int) -> None:
         region, mapping = self._mappings.pop(address)
-        table = self._publish([known for known, _ in self._mappings.values()])
+        self._table = table = self._table.minus([region])
         try:
             self._settle(self._device.dma_unmap(table, region))
         except BaseException:
@@ -295,10 +294,6 @@ class LoopbackClient:
             raise
         if mapping is not None:
             mapping.close()
-
-    def _publish(self, regions: Sequence[MemoryRegion]) -> MemoryTable:
-        self._table = MemoryTable(regions, self._table.generation + 1)
-        return self._table
 
     # -- interrupts
 

@@ -158,3 +158,29 @@ def test_finding_agrees_with_looking_at_every_byte(ranges, address, size):
     found = MemoryTable(regions).find(address, size)
     holds = [r for r in regions if r.guest <= address and address + size <= r.guest + r.size]
     assert ([found] if found else []) == holds
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.integers(1, 6)), max_size=30),
+)
+def test_a_table_that_grows_and_shrinks_is_the_one_made_anew(steps):
+    table, generation = EMPTY_TABLE, 0
+    for grows, guest, size in steps:
+        region = MemoryRegion(guest, size, 1)
+        before = table.regions
+        if grows:
+            taken = {a for r in before for a in range(r.guest, r.end)}
+            if taken & set(range(guest, guest + size)):
+                with pytest.raises(ValueError, match="overlap"):
+                    table.plus(region)
+                continue
+            table = table.plus(region)
+        else:
+            table = table.minus([r for r in before if r.guest < guest])
+        generation += 1
+        assert table.generation == generation
+        wanted = {*before, region} if grows else {r for r in before if r.guest >= guest}
+        assert list(table.regions) == sorted(wanted, key=lambda r: r.guest)
+        for address in range(30):
+            anew = MemoryTable(table.regions).find(address)
+            assert table.find(address) is anew
