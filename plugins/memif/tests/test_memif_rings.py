@@ -391,6 +391,20 @@ def test_a_receiver_that_finds_nothing_asks_for_a_signal_and_no_more_once_it_fou
     assert joined.source.flags & 1 == 0
 
 
+def test_a_receiver_that_dropped_all_it_found_asks_for_a_signal(join):
+    joined = join()
+    joined.take()
+    joined.peer.send(0, [b"too short"])
+    assert joined.take() == []
+    assert drops(joined, 1) == {"length": 1}
+    assert joined.source.flags & 1 == 0
+    assert not readable(joined.source_fd)
+    joined.rings.set_polled(1, True)
+    joined.peer.send(0, [b"too short"])
+    assert joined.take() == []
+    assert joined.source.flags & 1 == 1
+
+
 def test_a_receiver_that_has_just_come_up_is_armed(compiled_or_plain):  # noqa: F811
     compiled_or_plain(*KERNELS)
     rings = RingSet(Role.SERVER, 1)

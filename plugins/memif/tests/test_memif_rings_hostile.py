@@ -393,6 +393,36 @@ def test_no_descriptor_makes_a_kernel_leave_the_regions(join, c2s, s2c, heads, s
     joined.close()
 
 
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    s2c=st.lists(descriptors, min_size=SLOTS, max_size=SLOTS),
+    steps=st.lists(st.integers(0, SLOTS + 1), min_size=1, max_size=6),
+)
+def test_no_server_makes_a_client_leave_its_buffers(join, s2c, steps):
+    joined = join(Role.CLIENT)
+    memory = joined.peer.memory
+    first = memory.address + memory.layout.s2c_buffers[0]
+    for step in steps:
+        for i in range(SLOTS):
+            joined.sink[i] = joined.source[i] = s2c[i]
+        joined.source.tail += step
+        joined.sink.tail += step % 2
+        joined.peek(20)
+        for i in range(joined.rows):
+            address, length = joined.burst.words.view[8 * i : 8 * i + 2]
+            slot, start = divmod(address - first, memory.layout.stride)
+            assert 0 <= slot < SLOTS
+            assert start == 0
+            assert 0 < length <= 2048
+        joined.release()
+        joined.push([GOOD])
+        if joined.rings.connected(1):
+            assert joined.peer.room() <= SLOTS
+    joined.close()
+
+
 @pytest.mark.skipif(not jit_wanted(), reason="kernels are not compiled here")
 def test_a_client_that_changes_descriptors_under_the_kernels_gains_nothing():
     compile_now(KERNELS)

@@ -25,6 +25,7 @@ from emudev_net.primitives import (
 )
 
 from .pieces import (
+    all_dropped,
     break_peer,
     count_released,
     count_sent,
@@ -227,6 +228,8 @@ def peek(state: int, burst: int, capacity: int) -> int:
                 cursor = offer(state, cursor, took)
                 ready -= took
     store_shown(state, shown, total, packets)
+    if shown == 0:
+        all_dropped(state, ring, RING_TAIL, cursor)
     return shown
 
 

@@ -53,6 +53,7 @@ from .words import (
 
 __all__ = [
     "add",
+    "all_dropped",
     "break_peer",
     "count_packets",
     "count_released",
@@ -127,6 +128,17 @@ def look_again(state: int, ring: int, counter: int, cursor: int) -> int:
     store16(ring + RING_FLAGS, 0)
     fence()
     return (load16_acquire(ring + counter) - cursor) & 0xFFFF
+
+
+@inline
+def all_dropped(state: int, ring: int, counter: int, cursor: int) -> None:
+    """A peek found packets and shows none: leave the queue as if nothing had been found.
+
+    What arrived meanwhile is for the next peek, so that no peer keeps a call busy for ever; this
+    side signals itself for it. Arguments as for `look_again`.
+    """
+    if look_again(state, ring, counter, cursor) != 0:
+        signal_eventfd(load64(state + Q_KICK))
 
 
 @inline

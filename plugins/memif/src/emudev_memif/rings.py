@@ -265,7 +265,9 @@ class RingSet:
     def set_max_frame(self, max_frame: int) -> None:
         """Set the longest frame, 14 to 65535 bytes without FCS; within `paused` if attached."""
         if not 14 <= max_frame <= 0xFFFF:
-            raise ValueError(f"the longest frame has 14 to 65535 bytes without FCS, not {max_frame}")
+            raise ValueError(
+                f"the longest frame has 14 to 65535 bytes without FCS, not {max_frame}"
+            )
         for queue in range(2 * self.pairs):
             self._set(queue, Q_MAX_FRAME, max_frame)
 

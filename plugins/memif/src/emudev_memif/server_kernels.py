@@ -31,6 +31,7 @@ from emudev_net.primitives import (
 )
 
 from .pieces import (
+    all_dropped,
     break_peer,
     count_released,
     count_sent,
@@ -239,6 +240,8 @@ def peek(state: int, burst: int, capacity: int) -> int:
                 cursor = give_back(state, cursor, took)
                 ready -= took
     store_shown(state, shown, total, packets)
+    if shown == 0:
+        all_dropped(state, ring, RING_HEAD, cursor)
     return shown
 
 
