@@ -16,7 +16,8 @@ from emudev_testpmd.prompt.table import COMMANDS, as_markdown
 class Application:
     """As much of one as completion needs."""
 
-    ports = {0: None, 3: None}
+    def __init__(self):
+        self.ports = {0: None, 3: None}
 
 
 def values(line):

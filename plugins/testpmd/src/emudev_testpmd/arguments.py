@@ -10,7 +10,8 @@ Source: DPDK 22.11, testpmd user guide, "Testpmd Command-line Options".
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,7 +23,7 @@ from emudev_core.names import hint
 from . import argument_values as values
 from .options import MODES, Options, Topology
 
-__all__ = ["ARGUMENTS", "Argument", "Request", "help_text", "parse"]
+__all__ = ["ARGUMENTS", "Argument", "Request", "at_its_argument", "help_text", "parse"]
 
 _WHERE: Final = "emudev testpmd --"
 #: Bytes of a frame beside its MTU for ``--max-pkt-len``: Ethernet header and FCS.
@@ -321,12 +322,8 @@ def _request(settings: dict[str, Any], ignored: list[str]) -> Request:
     }
     if "cpus" in settings:
         settings.setdefault("nb_cores", len(settings["cpus"]))
-    try:
+    with at_its_argument():
         options = Options(**settings)
-    except ConfigError as error:
-        raise ConfigError(
-            error.message, where=f"{_WHERE} {_spelling(error.where)}", hint=error.hint
-        ) from error
     notes = []
     if options.interactive:
         if options.tx_first:
@@ -338,6 +335,16 @@ def _request(settings: dict[str, Any], ignored: list[str]) -> Request:
     notes += [f"--{name}: {_BY_NAME[name].help}" for name in dict.fromkeys(ignored)]
     mode_given = "forward_mode" in settings
     return Request(options, notes=tuple(notes), mode_given=mode_given, **extra)
+
+
+@contextmanager
+def at_its_argument() -> Iterator[None]:
+    """Let an error about a setting name the argument that sets it."""
+    try:
+        yield
+    except ConfigError as error:
+        where = f"{_WHERE} {_spelling(error.where)}"
+        raise ConfigError(error.message, where=where, hint=error.hint) from error
 
 
 def _spelling(setting: str) -> str:

@@ -20,10 +20,10 @@ from emudev_net.port import Port
 
 from .application import PROMPT, Application
 from .argument_values import cpu_list
-from .arguments import ARGUMENTS, Request, help_text, parse
+from .arguments import ARGUMENTS, Request, at_its_argument, help_text, parse
 from .engine import Engine
 from .output import Output
-from .prompt.reader import LineReader, TerminalReader, make_reader
+from .prompt.reader import LineReader, TerminalReader, make_reader, standard_input
 from .prompt.table import COMMANDS
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def run(parsed: argparse.Namespace, plugins: Plugins) -> int:
         ports = _ports(host.build(plan))
         engine = Engine(host.loop, ports, request.options, progress=_progress)
         try:
+            with at_its_argument():
+                request.options.forwarding(engine.ports)
             _forward(host, engine, output, request)
         finally:
             engine.close()
@@ -196,7 +198,7 @@ def _input(host: Host, application: Application) -> LineReader | TerminalReader 
         reader.start()
         show_prompt()
         return reader
-    reader = LineReader(host.loop, lambda _: application.quit())
+    reader = LineReader(host.loop, lambda _: application.quit(), standard_input())
     reader.start()
     application.output.text("Press enter to exit\n")
     reader.next()

@@ -19,7 +19,14 @@ from typing import Any, Final
 
 from emudev_core.loop import Loop
 
-__all__ = ["LineReader", "Lines", "TerminalReader", "is_terminal", "make_reader"]
+__all__ = [
+    "LineReader",
+    "Lines",
+    "TerminalReader",
+    "is_terminal",
+    "make_reader",
+    "standard_input",
+]
 
 #: A line longer than that is cut there, bytes.
 _LONGEST: Final = 65536
@@ -99,7 +106,7 @@ class LineReader(_Reader):
         fd: Read from; the caller keeps it.
     """
 
-    def __init__(self, loop: Loop, deliver: _Deliver, fd: int = 0) -> None:
+    def __init__(self, loop: Loop, deliver: _Deliver, fd: int) -> None:
         super().__init__(loop, deliver)
         self._fd = fd
         self._lines = Lines()
@@ -201,6 +208,14 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+def standard_input() -> int:
+    """The descriptor of standard input; of an empty one if the process was begun without any.
+
+    Its number may belong to something else then, so it is never taken for granted.
+    """
+    return os.open(os.devnull, os.O_RDONLY) if sys.stdin is None else sys.stdin.fileno()
+
+
 def make_reader(
     loop: Loop, deliver: _Deliver, prompt: str, complete: _Complete
 ) -> LineReader | TerminalReader:
@@ -217,4 +232,4 @@ def make_reader(
             return TerminalReader(loop, deliver, prompt, complete)
         except ImportError:  # a Python without readline
             pass
-    return LineReader(loop, deliver)
+    return LineReader(loop, deliver, standard_input())
