@@ -404,13 +404,17 @@ def test_a_pcap_file_cut_in_its_header_is_no_file(refuse):
         (section() + interface() * 1025, "declares 1025 interfaces", 28 + 1024 * 20),
         # 100 bytes captured, 20 are there
         (
-            section() + interface() + block(6, struct.pack("<IIIII", 0, 0, 0, 100, 100) + bytes(20)),
+            section()
+            + interface()
+            + block(6, struct.pack("<IIIII", 0, 0, 0, 100, 100) + bytes(20)),
             "needs 132 bytes",
             48,
         ),
         (section() + interface() + block(3, struct.pack("<I", 100) + bytes(20)), "needs 116", 48),
         (
-            section() + interface() + block(6, struct.pack("<IIIII", 0, 0, 0, 1 << 31, 0) + bytes(9)),
+            section()
+            + interface()
+            + block(6, struct.pack("<IIIII", 0, 0, 0, 1 << 31, 0) + bytes(9)),
             "it has 2147483648",
             48,
         ),
