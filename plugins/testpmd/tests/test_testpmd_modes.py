@@ -1,4 +1,4 @@
-"""What each forwarding mode makes of frames: as recorded from DPDK 22.11, and as scapy builds them."""
+"""What each mode makes of frames: as recorded from DPDK 22.11, and as scapy builds them."""
 
 import struct
 import tomllib

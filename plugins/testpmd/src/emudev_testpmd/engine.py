@@ -16,31 +16,30 @@ Packets are moved by flows of the net kit: on worker threads, which poll (or sle
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 
 from emudev_core.errors import ConfigError, EmudevError
 from emudev_core.loop import Loop
-from emudev_net.jit import compile_now, jit_wanted
-from emudev_net.port import Port, PortConfig, PortEvent, PortEventKind, PortState, PortStats
+from emudev_net.jit import Compilation, compile_all, compile_now, jit_wanted
+from emudev_net.port import Port, PortEvent, PortEventKind, PortState, PortStats
 
-from .modes import kernels_of
+from .modes import kernels_of, kernels_of_mode
 from .options import Options
+from .ports import PortTable
 from .records import (
     Core,
     ForwardError,
     Layout,
     Notice,
     NoticeKind,
-    PortTotals,
     StreamStats,
     Totals,
 )
 from .streams import Runner, RunningStream, make_runner
+from .tally import Tally
 from .topology import deal, gather, is_odd_pairing, streams_of
 
 __all__ = ["Engine"]
@@ -55,12 +54,6 @@ _WHEN_STOPPED: Final = frozenset({"nb_cores", "cpus", "interrupt", "txpkts", "cs
 _AT_ONCE: Final = frozenset(
     {"stats_period", "auto_start", "interactive", "tx_first", "disable_link_check"}
 )
-
-
-def _less(now: PortStats, base: PortStats) -> PortStats:
-    """What was counted since `base`."""
-    names = attrs.fields_dict(PortStats)
-    return PortStats(**{n: getattr(now, n) - getattr(base, n) for n in names})
 
 
 class Engine:
@@ -87,19 +80,16 @@ class Engine:
         self._loop = loop
         self._options = Options() if options is None else options
         self._progress = progress
-        self._ports: dict[int, Port] = {}
-        self._undo: dict[int, Callable[[], None]] = {}
-        self._configured: dict[int, tuple[int, ...]] = {}  # what each port was configured with
+        self._ports = PortTable(self._port_event)
         self._subscribers: tuple[Callable[[Notice], None], ...] = ()
         self._runner: Runner | None = None
         self._streams: tuple[RunningStream, ...] = ()
         self._layout: Layout | None = None
-        self._base: dict[int, PortStats] = {}
-        self._last: dict[int, PortStats] = {}  # of ports that were closed while packets moved
-        self._started_at = 0.0
+        self._tally: Tally | None = None
         self._totals: Totals | None = None
+        self._compilation: Compilation | None = None
         for port in ports:
-            self._add(port)
+            self._ports.add(port)
 
     # -- what there is
 
@@ -116,7 +106,7 @@ class Engine:
     @property
     def ports(self) -> Mapping[int, Port]:
         """The ports by number, in order of their numbers; closed ones are no more among them."""
-        return MappingProxyType(dict(sorted(self._ports.items())))
+        return self._ports.view
 
     def port(self, number: int) -> Port:
         """A port.
@@ -124,11 +114,7 @@ class Engine:
         Raises:
             ConfigError: There is none of that number.
         """
-        try:
-            return self._ports[number]
-        except KeyError:
-            there = ", ".join(map(str, sorted(self._ports))) or "none"
-            raise ConfigError(f"no port {number} (there are: {there})") from None
+        return self._ports[number]
 
     @property
     def running(self) -> bool:
@@ -166,7 +152,7 @@ class Engine:
         names = {n for n in changes if getattr(changed, n) != getattr(self._options, n)}
         if self.running and names & _WHEN_STOPPED:
             raise ForwardError("Please stop forwarding first")
-        if names & _OF_PORTS and any(p.state is PortState.STARTED for p in self._ports.values()):
+        if names & _OF_PORTS and any(map(self._ports.is_started, self._ports)):
             raise ForwardError("Please stop all ports first")
         if names & {"portmask", "portlist"}:
             changed.forwarding(self._ports)
@@ -185,6 +171,15 @@ class Engine:
             assert self._layout is not None
             return self._layout
         return self._plan()
+
+    def prepare(self) -> Compilation:
+        """Begin to compile what the mode needs, in the background; `port_start` does this, too.
+
+        `start` waits for what is left to do.
+        """
+        kernels = kernels_of_mode(self._options.forward_mode)
+        self._compilation = compile_all(kernels, progress=self._progress)
+        return self._compilation
 
     def start(self, tx_first: int | None = None) -> Layout:
         """Forward packets.
@@ -206,9 +201,10 @@ class Engine:
         if self.running:
             raise ForwardError("Packet forwarding already started")
         self._check_queues()
-        down = [f"port {n} is {self._state(n)}" for n in self.ports if not self._is_started(n)]
+        down = [n for n in self._ports if not self._ports.is_started(n)]
         if down:
-            raise ForwardError(f"Not all ports were started: {', '.join(down)}")
+            words = ", ".join(f"port {n} is {self._ports.describe(n)}" for n in down)
+            raise ForwardError(f"Not all ports were started: {words}")
         layout = self._plan()
         options = self._options
         streams = tuple(
@@ -224,10 +220,8 @@ class Engine:
         )
         layout = attrs.evolve(layout, threads=self._compile(streams))
         runner = make_runner(layout, streams, options)
-        self._base = {n: self._ports[n].stats() for n in layout.ports}
-        self._last.clear()
         self._streams, self._layout, self._totals = streams, layout, None
-        self._started_at = time.monotonic()
+        self._tally = Tally(layout, streams, self._ports)
         for stream in streams:
             stream.send_first(options.tx_first if tx_first is None else tx_first)
         self._runner = runner
@@ -257,13 +251,16 @@ class Engine:
         runner, self._runner = self._runner, None
         assert runner is not None
         runner.close()
-        self._totals = self._count()
+        assert self._tally is not None
+        self._totals = self._tally.totals()
         for stream in self._streams:
             stream.close()
 
     def totals(self) -> Totals | None:
         """What was done since the last start, until now or until the stop; None before any."""
-        return self._count() if self.running else self._totals
+        if self.running and self._tally is not None:
+            return self._tally.totals()
+        return self._totals
 
     def streams(self) -> tuple[StreamStats, ...]:
         """What each stream did since the last start; empty before any."""
@@ -272,17 +269,16 @@ class Engine:
 
     def clear_forward_stats(self) -> None:
         """Count anew what `totals` and `streams` tell."""
-        if self._layout is None:
-            return
-        for stream in self._streams:
-            stream.clear()
-        self._base = {n: self._stats(n) for n in self._layout.ports}
-        self._started_at = time.monotonic()
-        if not self.running:
-            self._totals = self._count()
+        if self._tally is not None:
+            self._tally.clear()
+            if not self.running:
+                self._totals = self._tally.totals()
 
     def close(self) -> None:
         """Stop, and close all ports. A second call does nothing."""
+        if self._compilation is not None:
+            self._compilation.cancel()
+            self._compilation = None
         if self.running:
             self._end()
         for number in list(self._ports):
@@ -305,14 +301,14 @@ class Engine:
             EmudevError: What the port raised. Of all, those before it are started.
         """
         found = []
-        for one in self._chosen(number):
+        self.prepare()
+        for one in self._ports.chosen(number):
             port = self._ports[one]
             if port.state is PortState.STARTED:
                 continue
             if port.state is PortState.FAILED and self.running:
                 raise ForwardError(f"Please stop forwarding first: port {one} failed while it ran")
-            self._configure(one, port)
-            port.start()
+            self._ports.start(one, self._options)
             found.append(one)
         return tuple(found)
 
@@ -326,7 +322,7 @@ class Engine:
             ConfigError: There is none of that number.
             ForwardError: Packets move through it.
         """
-        chosen = [n for n in self._chosen(number) if self._is_started(n)]
+        chosen = [n for n in self._ports.chosen(number) if self._ports.is_started(n)]
         for one in chosen:
             self._check_idle(one)
         for one in chosen:
@@ -340,10 +336,10 @@ class Engine:
             ConfigError: There is none of that number.
             ForwardError: It is started, or packets move through it.
         """
-        chosen = self._chosen(number)
+        chosen = self._ports.chosen(number)
         for one in chosen:
             self._check_idle(one)
-            if self._is_started(one):
+            if self._ports.is_started(one):
                 raise ForwardError(f"Cannot close started device (port {one})")
         for one in chosen:
             self._drop(one).close()
@@ -358,7 +354,7 @@ class Engine:
         Raises:
             ConfigError: There is one of that number.
         """
-        return self._add(port)
+        return self._ports.add(port)
 
     def port_detach(self, number: int) -> Port:
         """Take a port out without closing it.
@@ -367,9 +363,9 @@ class Engine:
             ConfigError: There is none of that number.
             ForwardError: It is started, or packets move through it.
         """
-        self.port(number)
+        self._ports.chosen(number)
         self._check_idle(number)
-        if self._is_started(number):
+        if self._ports.is_started(number):
             raise ForwardError(f"Please stop port {number} first")
         return self._drop(number)
 
@@ -395,10 +391,10 @@ class Engine:
 
         Source: testpmd, nic_stats_clear.
         """
-        for one in self._chosen(number):
+        for one in self._ports.chosen(number):
             self._ports[one].reset_stats()
-            if one in self._base:
-                self._base[one] = PortStats()
+            if self._tally is not None:
+                self._tally.restart_port(one)
 
     def links_up(self) -> bool:
         """Whether the link of each port that forwards is up.
@@ -414,38 +410,10 @@ class Engine:
         for callback in self._subscribers:
             callback(Notice(kind, text, port))
 
-    def _add(self, port: Port) -> int:
-        number = port.id
-        other = self._ports.get(number)
-        if other is not None:
-            raise ConfigError(
-                f"{other.name} and {port.name} are both port {number}",
-                hint="give each port another id=",
-            )
-        self._ports[number] = port
-        self._undo[number] = port.subscribe(lambda event: self._port_event(number, event))
-        return number
-
     def _drop(self, number: int) -> Port:
-        port = self._ports.pop(number)
-        self._undo.pop(number)()
-        self._configured.pop(number, None)
-        if number in self._base:
-            self._last[number] = port.stats()
-        return port
-
-    def _chosen(self, number: int | None) -> list[int]:
-        if number is None:
-            return sorted(self._ports)
-        self.port(number)
-        return [number]
-
-    def _state(self, number: int) -> str:
-        port = self._ports[number]
-        return f"{port.state.value}: {port.error}" if port.error else port.state.value
-
-    def _is_started(self, number: int) -> bool:
-        return self._ports[number].state is PortState.STARTED
+        if self._tally is not None:
+            self._tally.keep(number)
+        return self._ports.drop(number)
 
     def _check_idle(self, number: int) -> None:
         """Refuse what would pull a port away under the packets; a failed one carries none."""
@@ -464,23 +432,6 @@ class Engine:
             raise ForwardError("txq are 0, cannot use txonly fwd mode")
         if mode not in ("rxonly", "txonly") and not (options.rxq and options.txq):
             raise ForwardError(f"Either rxq or txq are 0, cannot use {mode} fwd mode")
-
-    def _configure(self, number: int, port: Port) -> None:
-        """Configure a port unless it is as the settings want it."""
-        options = self._options
-        wanted = (options.rxq, options.txq, options.rxd, options.txd, options.mtu)
-        had = self._configured.get(number)
-        if had == wanted and port.state in (PortState.CONFIGURED, PortState.STOPPED):
-            return
-        config = PortConfig(
-            mtu=options.mtu or None, promiscuous=options.promiscuous if had is None else None
-        )
-        port.configure(options.rxq, options.txq, config)
-        for queue in range(options.rxq):
-            port.rx_queue_setup(queue, options.rxd)
-        for queue in range(options.txq):
-            port.tx_queue_setup(queue, options.txd)
-        self._configured[number] = wanted
 
     def _plan(self) -> Layout:
         options = self._options
@@ -507,7 +458,11 @@ class Engine:
     def _compile(self, streams: Iterable[RunningStream]) -> bool:
         """Compile what the streams run; whether threads can run them."""
         kernels = kernels_of(part for stream in streams for part in stream.parts)
+        ports = {p.name: p for s in streams for p in (s.rx, s.tx)}.values()
         try:
+            for port in ports:  # as each does it itself: what is built is found by the next one
+                compile_now(port.kernels(), self._progress)
+            compile_now(kernels_of_mode(self._options.forward_mode), self._progress)
             wanted = compile_now(kernels, self._progress)
         except EmudevError as error:
             self._tell(NoticeKind.FORWARD, f"packets are moved in plain Python: {error}")
@@ -526,25 +481,6 @@ class Engine:
             )
         return not rest
 
-    def _stats(self, number: int) -> PortStats:
-        port = self._ports.get(number)
-        return self._last.get(number, PortStats()) if port is None else port.stats()
-
-    def _count(self) -> Totals:
-        assert self._layout is not None
-        streams = tuple(stream.stats() for stream in self._streams)
-        ports = tuple(
-            PortTotals(
-                port=n,
-                stats=_less(self._stats(n), self._base[n]),
-                tx_dropped=sum(s.tx_dropped for s in streams if s.stream.tx_port == n),
-                rx_bad_ip_csum=sum(s.rx_bad_ip_csum for s in streams if s.stream.rx_port == n),
-                rx_bad_l4_csum=sum(s.rx_bad_l4_csum for s in streams if s.stream.rx_port == n),
-            )
-            for n in self._layout.ports
-        )
-        return Totals(self._layout.mode, streams, ports, time.monotonic() - self._started_at)
-
     # -- what goes wrong
 
     def _stream_failed(self, stream: RunningStream, code: int) -> None:
@@ -554,9 +490,10 @@ class Engine:
         with self._runner.pause():
             number = stream.culprit()
             self._rest(number)
-            port = self._ports.get(number)
-            if port is not None:
-                port.fail(f"a kernel of {stream.stream.label} failed and answered {code}")
+            if number in self._ports:
+                self._ports[number].fail(
+                    f"a kernel of {stream.stream.label} failed and answered {code}"
+                )
 
     def _rest(self, number: int) -> None:
         """Never move a packet of a port again in this run."""

@@ -9,14 +9,15 @@ chosen.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from emudev_core.queues import QueueKernel
+from emudev_net import flow, worker_kernels
 
 from .parts import Part, StreamContext
 
-__all__ = ["MODULES", "Part", "StreamContext", "kernels_of", "parts_of"]
+__all__ = ["MODULES", "Part", "StreamContext", "kernels_of", "kernels_of_mode", "parts_of"]
 
 #: Module of each mode; a name of `options.MODES` may be no name for a module.
 MODULES: Final[Mapping[str, str]] = {
@@ -32,6 +33,10 @@ MODULES: Final[Mapping[str, str]] = {
 }
 
 
+def _module(mode: str) -> Any:
+    return importlib.import_module(f"{__name__}.{MODULES[mode]}")
+
+
 def parts_of(mode: str, context: StreamContext) -> tuple[Part, ...]:
     """The parts of a stream.
 
@@ -42,16 +47,17 @@ def parts_of(mode: str, context: StreamContext) -> tuple[Part, ...]:
     Raises:
         LifecycleError: A queue is not set up.
     """
-    make: Callable[[StreamContext], tuple[Part, ...]] = importlib.import_module(
-        f"{__name__}.{MODULES[mode]}"
-    ).parts
-    return make(context)
+    made: tuple[Part, ...] = _module(mode).parts(context)
+    return made
+
+
+def kernels_of_mode(mode: str) -> list[QueueKernel]:
+    """What runs in a mode whatever the ports are: to be compiled before there are streams."""
+    return [*flow.KERNELS, *worker_kernels.KERNELS, *_module(mode).KERNELS]
 
 
 def kernels_of(parts: Iterable[Part]) -> list[QueueKernel]:
-    """All kernels that run for these parts, those of flows and workers included: to be compiled."""
-    from emudev_net import flow, worker_kernels
-
+    """All kernels that run for these parts, those of flows and workers included."""
     found: dict[QueueKernel, None] = dict.fromkeys((*flow.KERNELS, *worker_kernels.KERNELS))
     for part in parts:
         source, sink = part.source, part.sink

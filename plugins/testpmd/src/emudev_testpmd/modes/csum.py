@@ -65,7 +65,7 @@ from emudev_net.primitives import (
 from .headers import IPV4, IPV6, SCTP, TCP, UDP, ethertype_at, ipv4_header
 from .parts import Part, StreamContext, pack_addresses
 
-__all__ = ["edit", "parts"]
+__all__ = ["KERNELS", "edit", "parts"]
 
 # Own words.
 _ADDRESSES: Final = OWN_WORDS  #: 12 bytes of addresses as they start a frame
@@ -304,6 +304,10 @@ def edit(state: int, burst: int, rows: int) -> int:
                 _mark(state, made, flags)
         row = end
     return out
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (edit,)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

@@ -32,7 +32,7 @@ from .headers import (
 )
 from .parts import Part, StreamContext
 
-__all__ = ["edit", "parts"]
+__all__ = ["KERNELS", "edit", "parts"]
 
 _ETHERNET: Final = 14
 
@@ -80,6 +80,10 @@ def edit(state: int, burst: int, rows: int) -> int:
             out = emit(state, burst, row, end, out, head, size, size)
         row = end
     return out
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (edit,)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

@@ -19,10 +19,10 @@ from emudev_net.jit import queue_kernel
 from emudev_net.primitives import Words, copy, load64, store16, store16be, store64, swap16
 
 from .parts import Part, StreamContext
-from .rxonly import DISCARD
+from .rxonly import DISCARD, take
 from .txonly import udp_frame
 
-__all__ = ["FlowSource", "parts", "peek", "release"]
+__all__ = ["KERNELS", "FlowSource", "parts", "peek", "release"]
 
 # Words of the source.
 _TABLE: Final = 0  #: address of a row for each packet in memory
@@ -116,6 +116,10 @@ class FlowSource:
             int.from_bytes(header[i : i + 2], "little") for i in range(0, len(header), 2)
         )
         self.kernels = QueueKernels(words.address, peek, None, release, None)
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (peek, release, take)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

@@ -38,7 +38,7 @@ from emudev_net.primitives import (
 from .headers import ARP, ICMP, IPV4, ipv4_header, is_later_fragment, swap32_at, swap_mac
 from .parts import Part, StreamContext, pack_addresses
 
-__all__ = ["edit", "parts"]
+__all__ = ["KERNELS", "edit", "parts"]
 
 # Own words: the port's address, 6 bytes.
 _MAC: Final = OWN_WORDS
@@ -120,6 +120,10 @@ def edit(state: int, burst: int, rows: int) -> int:
             out = emit(state, burst, row, end, out, head, size, size)
         row = end
     return out
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (edit,)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

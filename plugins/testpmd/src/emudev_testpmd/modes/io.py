@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from emudev_net.jit import Kernel
+
 from .parts import Part, StreamContext
 
-__all__ = ["parts"]
+__all__ = ["KERNELS", "parts"]
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final[tuple[Kernel, ...]] = ()
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

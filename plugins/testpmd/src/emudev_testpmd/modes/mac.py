@@ -14,7 +14,7 @@ from emudev_net.primitives import copy
 
 from .parts import Part, StreamContext, pack_addresses
 
-__all__ = ["edit", "parts"]
+__all__ = ["KERNELS", "edit", "parts"]
 
 # Own words: 12 bytes of addresses as they start a frame.
 _ADDRESSES: Final = OWN_WORDS
@@ -35,6 +35,10 @@ def edit(state: int, burst: int, rows: int) -> int:
             out = emit(state, burst, row, end, out, head, size, size)
         row = end
     return out
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (edit,)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

@@ -14,7 +14,7 @@ from emudev_net.packet_function import PacketFunction, copy_head, emit, head_siz
 from .headers import swap_mac
 from .parts import Part, StreamContext
 
-__all__ = ["edit", "parts"]
+__all__ = ["KERNELS", "edit", "parts"]
 
 _ETHERNET: Final = 14
 
@@ -33,6 +33,10 @@ def edit(state: int, burst: int, rows: int) -> int:
             out = emit(state, burst, row, end, out, head, size, size)
         row = end
     return out
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (edit,)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

@@ -14,7 +14,7 @@ from emudev_net.primitives import Words
 
 from .parts import Part, StreamContext
 
-__all__ = ["DISCARD", "parts", "take"]
+__all__ = ["KERNELS", "DISCARD", "parts", "take"]
 
 
 @queue_kernel
@@ -28,6 +28,10 @@ _ALL: Final = Offload.CSUM | Offload.TSO4 | Offload.TSO6 | Offload.USO | Offload
 
 #: The sink; it has no state, so any thread may use it.
 DISCARD: Final = QueueKernels(_words.address, None, take, None, None, takes=_ALL)
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (take,)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:

@@ -21,7 +21,7 @@ from emudev_net.primitives import Words, copy, load64, store64
 
 from .parts import Part, StreamContext
 
-__all__ = ["FrameSource", "parts", "peek", "release", "udp_frame"]
+__all__ = ["KERNELS", "FrameSource", "parts", "peek", "release", "udp_frame"]
 
 # Words of the source.
 _TABLE: Final = 0  #: address of its rows
@@ -123,6 +123,10 @@ class FrameSource:
         words[_ROWS // 8] = row
         words[_PACKET // 8] = len(segments)
         self.kernels = QueueKernels(words.address, peek, None, release, None)
+
+
+#: The kernels of this mode, for `compile_all`.
+KERNELS: Final = (peek, release)
 
 
 def parts(context: StreamContext) -> tuple[Part, ...]:
