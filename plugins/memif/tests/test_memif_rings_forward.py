@@ -1,14 +1,18 @@
 """Fused kernels against peek, push and release: the same bytes, descriptors and counters."""
 
 import ctypes
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emudev_core.loop import Loop
 from emudev_memif.plain_peer import Descriptor, Joined
 from emudev_memif.rings import KERNELS, Role
 from emudev_memif.words import QUEUE_WORDS
+from emudev_net import flow
+from emudev_net.jit import compile_now
 from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 SLOTS = 8
@@ -140,6 +144,24 @@ def test_rows_that_were_peeked_before_complete_nothing_after_the_short_way(roles
     way.source.release()
     assert way.source.rings.stats(1).packets == 1
     assert way.source.peek() == [frame(2, 60)]
+    way.close()
+
+
+def test_a_flow_takes_the_short_way_for_what_is_usual_and_the_long_one_for_the_rest(roles, jit):  # noqa: F811
+    if jit == "compiled":
+        compile_now(flow.KERNELS)
+    way = Way(roles, True)
+    loop = Loop(spin=0)
+    moving = flow.Flow(loop, way.from_, way.to, rows=4)
+    sent = [frame(1, 60), frame(2, 500), frame(3, 60), frame(4, 13), frame(5, 256)]
+    way.sink.sink.flags = 0
+    way.source.peer.send(0, sent)
+    assert moving.run() is flow.Outcome.EMPTY
+    assert way.sink.receive() == [f for f in sent if len(f) > 13]
+    assert way.source.rings.stats(1).packets == way.sink.rings.stats(0).packets == 4
+    assert os.eventfd_read(way.sink.sink_fd) == 1
+    moving.close()
+    loop.close()
     way.close()
 
 
