@@ -248,9 +248,7 @@ def test_a_client_is_told_why_dpdk_leaves(client: Client) -> None:
     assert client.sent == []
 
 
-@pytest.mark.parametrize(
-    "versions", [(0x200, 0x200), (0x100, 0x200), (0x200, 0x300), (0, 0xFFFF)]
-)
+@pytest.mark.parametrize("versions", [(0x200, 0x200), (0x100, 0x200), (0x200, 0x300), (0, 0xFFFF)])
 def test_a_client_asks_for_2_0_of_any_range_that_has_it(
     client: Client, versions: tuple[int, int]
 ) -> None:
@@ -406,9 +404,7 @@ def test_a_bad_offer_is_refused_and_every_descriptor_closed(
 
 
 @pytest.mark.parametrize("data", [init(7), connect()], ids=["INIT", "CONNECT"])
-def test_a_descriptor_where_none_is_due_is_refused_and_closed(
-    server: Server, data: bytes
-) -> None:
+def test_a_descriptor_where_none_is_due_is_refused_and_closed(server: Server, data: bytes) -> None:
     if data[0] == 6:
         server.offer()
     (event,) = server.give(data, event_file())
