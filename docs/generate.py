@@ -3,13 +3,15 @@
     python docs/generate.py [--check]
 
 `hooks.md` comes from the hook specifications, `lifecycle.md` from the transition table,
-`avf-registers.md` from the AVF device's register map if emudev-avf is installed.
+`avf-registers.md` from the AVF device's register map if emudev-avf is installed,
+`testpmd-commands.md` from the tables of emudev-testpmd if that is.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
@@ -146,10 +148,41 @@ def avf_registers_page() -> str | None:
     return f"{head}do not edit.\n\n{as_markdown(maps_of(spec.registers()))}\n"
 
 
+def testpmd_commands_page() -> str | None:
+    """Arguments and prompt of ``emudev testpmd``; None if emudev-testpmd is not installed."""
+    if importlib.util.find_spec("emudev_testpmd") is None:
+        return None
+    arguments = importlib.import_module("emudev_testpmd.arguments")
+    table = importlib.import_module("emudev_testpmd.prompt.table")
+    return "\n".join(
+        [
+            "# Arguments and prompt of `emudev testpmd`",
+            "",
+            "Generated from the tables in `plugins/testpmd/src/emudev_testpmd/` (`arguments.py`,",
+            "`prompt/`); do not edit. [Forwarding packets](testpmd.md) shows how they are used.",
+            "",
+            "## Arguments",
+            "",
+            "Behind `--`:",
+            "",
+            arguments.as_markdown(),
+            "",
+            "## Prompt",
+            "",
+            "Words in capitals stand for values: `PORT` is a number, `PORTS` a number or `all`; of",
+            "`(on|off)` one is typed.",
+            "",
+            table.as_markdown(),
+            "",
+        ]
+    )
+
+
 PAGES: dict[str, Callable[[], str | None]] = {
     "hooks.md": hooks_page,
     "lifecycle.md": lifecycle_page,
     "avf-registers.md": avf_registers_page,
+    "testpmd-commands.md": testpmd_commands_page,
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from emudev_core.errors import ConfigError
-from emudev_testpmd.arguments import ARGUMENTS, help_text, parse
+from emudev_testpmd.arguments import ARGUMENTS, choose_ports, help_text, parse
 from emudev_testpmd.options import Options, Topology
 
 
@@ -199,3 +199,17 @@ def test_help_shows_every_argument():
 def test_names_are_there_once():
     names = [argument.name for argument in ARGUMENTS]
     assert len(names) == len(set(names))
+
+
+def test_the_first_ports_forward_if_their_number_is_given():
+    found = choose_ports(parse(["--nb-ports=2"]), [3, 0, 1])
+    assert found.options.portlist == (0, 1)
+    for count in (0, 4):
+        with pytest.raises(ConfigError, match=f"--nb-ports: expected 1 to 3 ports, came {count}"):
+            choose_ports(parse([f"--nb-ports={count}"]), [3, 0, 1])
+
+
+def test_ports_that_are_not_there_are_named_with_their_argument():
+    with pytest.raises(ConfigError, match=r"--portlist: no port 7 \(there are: 0, 1\)"):
+        choose_ports(parse(["--portlist=0,7"]), [0, 1])
+    assert choose_ports(parse(["--portmask=2"]), [0, 1]).options.portmask == 2

@@ -365,6 +365,11 @@ def test_ports_that_forward_are_set(prompt):
         text == "previous number of forwarding ports 2 - changed to number of configured ports 1\n"
     )
     assert "RX P=1/Q=0 (socket 0) -> TX P=1/Q=0" in prompt("show config fwd")
+    assert prompt("set nbport 2") == "Number of forwarding ports set to 2\n"
+    assert "ports=2" in prompt("show config fwd")
+    assert "nb fwd ports 3 > 2" in prompt.refused("set nbport 3")
+    prompt("set nbport 1")
+    assert "RX P=0/Q=0 (socket 0) -> TX P=0/Q=0" in prompt("show config fwd")
     prompt("set portmask 0x3")
     assert "ports=2" in prompt("show config fwd")
     assert "no port 7" in prompt.refused("set portlist 0,7")

@@ -23,7 +23,15 @@ from emudev_core.names import hint
 from . import argument_values as values
 from .options import MODES, Options, Topology
 
-__all__ = ["ARGUMENTS", "Argument", "Request", "at_its_argument", "help_text", "parse"]
+__all__ = [
+    "ARGUMENTS",
+    "Argument",
+    "Request",
+    "as_markdown",
+    "_at_its_argument",
+    "help_text",
+    "parse",
+]
 
 _WHERE: Final = "emudev testpmd --"
 #: Bytes of a frame beside its MTU for ``--max-pkt-len``: Ethernet header and FCS.
@@ -68,6 +76,7 @@ class Request:
         options: The settings of the engine.
         cmdline_file: File of prompt commands that are run at first; empty if there is none.
         device_start: Whether ports are started at once.
+        nb_ports: How many ports forward, the first ones; None: `Options` says.
         mode_given: Whether the forwarding mode was asked for.
         notes: What the user should know, a line each.
         help: Only the arguments are to be shown.
@@ -76,6 +85,7 @@ class Request:
     options: Options
     cmdline_file: str = ""
     device_start: bool = True
+    nb_ports: int | None = None
     mode_given: bool = False
     notes: tuple[str, ...] = ()
     help: bool = False
@@ -151,6 +161,7 @@ ARGUMENTS: Final[tuple[Argument, ...]] = (
         "portmask", "ports that forward, in hexadecimal", "MASK", "portmask", values.port_mask
     ),
     Argument("portlist", "ports that forward, in order", "LIST", "portlist", values.port_list),
+    Argument("nb-ports", "how many ports forward, the first ones", "N", "nb_ports", values.natural),
     Argument("nb-cores", "threads that forward", "N", "nb_cores", values.natural),
     Argument("coremask", "their CPUs, in hexadecimal", "MASK", "cpus", values.cpu_mask),
     _flag(
@@ -317,12 +328,12 @@ def _peers(path: str, where: str) -> dict[int, bytes]:
 def _request(settings: dict[str, Any], ignored: list[str]) -> Request:
     extra = {
         name: settings.pop(name)
-        for name in ("cmdline_file", "device_start", "help")
+        for name in ("cmdline_file", "device_start", "nb_ports", "help")
         if name in settings
     }
     if "cpus" in settings:
         settings.setdefault("nb_cores", len(settings["cpus"]))
-    with at_its_argument():
+    with _at_its_argument():
         options = Options(**settings)
     notes = []
     if options.interactive:
@@ -338,7 +349,7 @@ def _request(settings: dict[str, Any], ignored: list[str]) -> Request:
 
 
 @contextmanager
-def at_its_argument() -> Iterator[None]:
+def _at_its_argument() -> Iterator[None]:
     """Let an error about a setting name the argument that sets it."""
     try:
         yield
@@ -355,6 +366,30 @@ def _spelling(setting: str) -> str:
     return setting
 
 
+def choose_ports(request: Request, present: Iterable[int]) -> Request:
+    """The request with its ports checked against those that there are.
+
+    Args:
+        request: What was asked for.
+        present: Numbers of the ports.
+
+    Raises:
+        ConfigError: It names one that is not there, or more than there are.
+    """
+    numbers = sorted(present)
+    if request.nb_ports is not None:
+        if not 1 <= request.nb_ports <= len(numbers):
+            raise ConfigError(
+                f"expected 1 to {len(numbers)} ports, came {request.nb_ports}",
+                where=f"{_WHERE} --nb-ports",
+            )
+        options = request.options.changed(portlist=numbers[: request.nb_ports])
+        request = attrs.evolve(request, options=options)
+    with _at_its_argument():
+        request.options.forwarding(numbers)
+    return request
+
+
 def help_text(*, all_of_them: bool = True) -> str:
     """The arguments with what they do, a line each; those without meaning in one at the end."""
     rows = [(a.usage, a.help) for a in ARGUMENTS if a.setting]
@@ -364,3 +399,13 @@ def help_text(*, all_of_them: bool = True) -> str:
         names = " ".join(f"--{a.name}" for a in ARGUMENTS if not a.setting)
         text += f"\nTaken with a note, since they mean nothing here:\n  {names}\n"
     return text
+
+
+def as_markdown() -> str:
+    """The same as a table for the documentation."""
+    rows = [
+        f"| `{a.usage.replace('|', chr(92) + '|')}` | {a.help} |" for a in ARGUMENTS if a.setting
+    ]
+    names = " ".join(f"`--{a.name}`" for a in ARGUMENTS if not a.setting)
+    lines = ["| argument | |", "|---|---|", *rows, "", "Taken with a note, since they mean nothing"]
+    return "\n".join([*lines, "here:", "", names])

@@ -20,7 +20,7 @@ from emudev_net.port import Port
 
 from .application import PROMPT, Application
 from .argument_values import cpu_list
-from .arguments import ARGUMENTS, Request, at_its_argument, help_text, parse
+from .arguments import ARGUMENTS, Request, choose_ports, help_text, parse
 from .engine import Engine
 from .output import Output
 from .prompt.reader import LineReader, TerminalReader, make_reader, standard_input
@@ -142,10 +142,9 @@ def run(parsed: argparse.Namespace, plugins: Plugins) -> int:
     with _pinned(main_cpu), Host(plugins=plugins) as host:
         host.handle_signals()
         ports = _ports(host.build(plan))
+        request = choose_ports(request, [port.id for port in ports])
         engine = Engine(host.loop, ports, request.options, progress=_progress)
         try:
-            with at_its_argument():
-                request.options.forwarding(engine.ports)
             _forward(host, engine, output, request)
         finally:
             engine.close()

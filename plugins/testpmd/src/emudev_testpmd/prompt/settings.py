@@ -54,6 +54,16 @@ def _cpus(application: Application, cpus: tuple[int, ...]) -> None:
     _set(application, cpus=cpus, nb_cores=len(cpus))
 
 
+def _port_count(application: Application, count: int) -> None:
+    there = sorted(application.ports)
+    if not 1 <= count <= len(there):
+        raise PromptError(
+            f"nb fwd ports {count} > {len(there)} (number of configured ports) - ignored"
+        )
+    _set(application, portlist=there[:count])
+    application.output.text(f"Number of forwarding ports set to {count}\n")
+
+
 def _port_list(application: Application, numbers: tuple[int, ...]) -> None:
     _set_ports(application, portlist=numbers)
 
@@ -163,6 +173,7 @@ COMMANDS: Final = (
     ),
     Command("set nbcore N", "Forward on N threads.", "config", _cores),
     Command("set corelist CPULIST", "Forward on a thread on each of these CPUs.", "config", _cpus),
+    Command("set nbport N", "Forward with the first N ports.", "config", _port_count),
     Command(
         "set portlist PORTLIST", "Forward with these ports, such as 0,1.", "config", _port_list
     ),
