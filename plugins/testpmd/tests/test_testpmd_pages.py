@@ -20,6 +20,6 @@ def shown():
                 yield pytest.param(line, id=f"{page.relative_to(ROOT)}: {line.strip()[:40]}")
 
 
-@pytest.mark.parametrize("line", shown())
+@pytest.mark.parametrize("line", list(shown()))
 def test_arguments_that_pages_show_are_understood(line):
     assert parse(shlex.split(line)).options
