@@ -1,4 +1,4 @@
-"""What one run of the engine has done: counters of streams and ports, less what they were before."""
+"""What one run has done: counters of streams and ports, less what they were before it."""
 
 from __future__ import annotations
 
