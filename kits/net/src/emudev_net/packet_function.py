@@ -191,6 +191,13 @@ def emit(
         return out
     first = burst + row * ROW
     made = load64(state + OUT) + out * ROW
+    if end - row == 1 and load64(first + LENGTH) <= skip:  # most packets: all of it is replaced
+        copy(made, first, ROW)
+        store64(made + ADDRESS, head)
+        store64(made + LENGTH, size)
+        store64(made + FLAGS, load64(first + FLAGS) | FIRST | LAST)
+        store64(made + OWN, end)
+        return out + 1
     store64(made + ADDRESS, head)
     store64(made + LENGTH, size)
     store64(made + OFFLOAD, load64(first + OFFLOAD))
