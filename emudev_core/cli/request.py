@@ -9,7 +9,7 @@ from ..plan import Plan, Planner
 from ..plugins import Plugins
 from ..vdev import Entry, parse_toml, parse_vdev
 
-__all__ = ["add_options", "read_plan"]
+__all__ = ["add_options", "read_entries", "read_plan"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +38,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_plan(arguments: argparse.Namespace, plugins: Plugins) -> Plan:
-    """Resolve what the options ask for.
+def read_entries(arguments: argparse.Namespace) -> tuple[list[Entry], list[Entry]]:
+    """What the options ask for, as it was written: devices and backends, observers.
 
     Raises:
-        ConfigError: The first mistake, or nothing was asked for.
+        ConfigError: The first mistake in the writing, or nothing was asked for.
     """
     vdevs: list[Entry] = []
     observers: list[Entry] = []
@@ -56,4 +56,13 @@ def read_plan(arguments: argparse.Namespace, plugins: Plugins) -> Plan:
         raise ConfigError(
             "nothing to do", hint="expected --vdev DRIVER,KEY=VALUE,... or --config FILE"
         )
-    return Planner(plugins).plan(vdevs, observers)
+    return vdevs, observers
+
+
+def read_plan(arguments: argparse.Namespace, plugins: Plugins) -> Plan:
+    """Resolve what the options ask for.
+
+    Raises:
+        ConfigError: The first mistake, or nothing was asked for.
+    """
+    return Planner(plugins).plan(*read_entries(arguments))

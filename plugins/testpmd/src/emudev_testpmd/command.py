@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from emudev_core.cli.request import read_plan
+from emudev_core.cli.request import read_entries
 from emudev_core.cli.run import add_arguments, help_on_vdev, print_suggestions, ready_line
 from emudev_core.errors import ConfigError
 from emudev_core.host import Host
+from emudev_core.plan import Planner
+from emudev_core.plugins import keys_of
+from emudev_core.vdev import Entry
 from emudev_net.port import Port
 
 from .application import PROMPT, Application
@@ -29,7 +32,7 @@ from .prompt.table import COMMANDS
 if TYPE_CHECKING:
     from emudev_core.plugins import Plugins
 
-__all__ = ["arguments", "run"]
+__all__ = ["arguments", "run", "with_queues"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,9 @@ _HABITS: Final = {
     "--legacy-mem": False,
     "--single-file-segments": False,
 }
+
+#: The key by which providers of many queues take the number of their pairs.
+_QUEUES: Final = "queues"
 
 _EPILOG: Final = """\
 arguments of testpmd, behind --:
@@ -133,7 +139,10 @@ def run(parsed: argparse.Namespace, plugins: Plugins) -> int:
         print(help_text(), end="")  # noqa: T201
         return 0
     main_cpu, request = _cpus(parsed.lcores, request)
-    plan = read_plan(parsed, plugins)
+    entries, observers = read_entries(parsed)
+    queues = max(request.options.rxq, request.options.txq)
+    entries = [with_queues(entry, queues, plugins) for entry in entries]
+    plan = Planner(plugins).plan(entries, observers)
     output = Output(as_json=parsed.json)
     for name in parsed.habits or ():
         output.note(f"{name}: no meaning here, this is no DPDK environment")
@@ -202,6 +211,21 @@ def _input(host: Host, application: Application) -> LineReader | TerminalReader 
     application.output.text("Press enter to exit\n")
     reader.next()
     return reader
+
+
+def with_queues(entry: Entry, queues: int, plugins: Plugins) -> Entry:
+    """A device with as many queue pairs as the ports are to have, unless it says how many.
+
+    With DPDK a virtual device gets the queues that its application asks for; here the device is
+    there first, and may not be able to have more of them later.
+    """
+    provider = plugins.providers.get(entry.driver)
+    if provider is None or queues < 2 or _QUEUES in entry.values:
+        return entry
+    if _QUEUES not in keys_of(provider.config):
+        return entry
+    values = {**entry.values, _QUEUES: str(queues) if entry.text else queues}
+    return attrs.evolve(entry, values=values)
 
 
 def _ports(backends: Iterable[object]) -> list[Port]:
