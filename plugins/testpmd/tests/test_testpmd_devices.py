@@ -50,7 +50,7 @@ def test_a_number_that_was_given_stays():
 
 
 def test_more_than_a_device_can_have_is_said_before_anything_is_made():
-    with pytest.raises(ConfigError, match="emu_many: queues: .*16.*32"):
+    with pytest.raises(ConfigError, match=r"emu_many: queues: .*16.*32"):
         queues_of(parse_vdev("emu_many"), 32)
 
 
