@@ -13,7 +13,7 @@ import itertools
 import mmap as _mmap
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol, Self
 
 import attrs
@@ -124,11 +124,8 @@ class MemoryRegion:
         return self.guest + self.size
 
 
-def _check_apart(regions: Sequence[MemoryRegion]) -> None:
-    """Refuse regions that overlap; they are sorted."""
-    for a, b in itertools.pairwise(regions):
-        if a.end > b.guest:
-            raise ValueError(f"{a.guest:#x}+{a.size:#x} and {b.guest:#x}+{b.size:#x} overlap")
+def _overlap(a: MemoryRegion, b: MemoryRegion) -> str:
+    return f"{a.guest:#x}+{a.size:#x} and {b.guest:#x}+{b.size:#x} overlap"
 
 
 class MemoryTable:
@@ -148,7 +145,9 @@ class MemoryTable:
         self.regions = tuple(sorted(regions, key=lambda r: r.guest))
         self.generation = generation
         self._starts = [r.guest for r in self.regions]
-        _check_apart(self.regions)
+        for a, b in itertools.pairwise(self.regions):
+            if a.end > b.guest:
+                raise ValueError(_overlap(a, b))
 
     def plus(self, region: MemoryRegion) -> Self:
         """The next table, with one region more; costs a copy, while making one anew sorts.
@@ -156,9 +155,10 @@ class MemoryTable:
         Raises:
             ValueError: It overlaps another; the message names both.
         """
+        other = self.overlap(region.guest, region.size)
+        if other is not None:
+            raise ValueError(_overlap(*sorted((other, region), key=lambda r: r.guest)))
         at = bisect_left(self._starts, region.guest)
-        near = [*self.regions[max(0, at - 1) : at], region, *self.regions[at : at + 1]]
-        _check_apart(near)
         return self._next(
             (*self.regions[:at], region, *self.regions[at:]),
             [*self._starts[:at], region.guest, *self._starts[at:]],
@@ -174,6 +174,14 @@ class MemoryTable:
         made = type(self).__new__(type(self))
         made.regions, made.generation, made._starts = regions, self.generation + 1, starts
         return made
+
+    def overlap(self, address: int, size: int) -> MemoryRegion | None:
+        """A region that holds any byte of `address`..`address + size`, or None."""
+        at = max(0, bisect_right(self._starts, address) - 1)
+        for region in self.regions[at : at + 2]:
+            if region.guest < address + size and address < region.end:
+                return region
+        return None
 
     def find(self, address: int, size: int = 1) -> MemoryRegion | None:
         """The region that holds all of `address`..`address + size`, or None."""

@@ -145,7 +145,8 @@ def emudev_dma_unmap(table: MemoryTable, region: MemoryRegion) -> Later | bool:
     """Guest memory is being taken away.
 
     Called with the snapshot without `region`, before the mapping is removed and the client
-    answered; nothing may use the region's addresses once the answer is given.
+    answered; nothing may use the region's addresses once the answer is given. Regions that go
+    together are told one by one, each with the snapshot that is left in the end.
 
     Returns:
         True, or a `Later` if somebody still works on the region.

@@ -170,7 +170,9 @@ def test_a_table_that_grows_and_shrinks_is_the_one_made_anew(steps):
         before = table.regions
         if grows:
             taken = {a for r in before for a in range(r.guest, r.end)}
-            if taken & set(range(guest, guest + size)):
+            overlaps = bool(taken & set(range(guest, guest + size)))
+            assert (table.overlap(guest, size) is not None) == overlaps
+            if overlaps:
                 with pytest.raises(ValueError, match="overlap"):
                     table.plus(region)
                 continue

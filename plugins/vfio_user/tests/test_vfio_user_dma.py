@@ -173,6 +173,30 @@ def test_unmap_all_takes_everything(bench: Any, memfd: Any) -> None:
     client.dma_unmap_all()
 
 
+def test_mappings_that_go_together_leave_one_table(bench: Any) -> None:
+    """Each is told with the table that is left, so that thousands cost no thousand tables."""
+    client = bench.client()
+    for number in range(50):
+        client.dma_map(number << 16, 0x1000, memory=bytearray(0x1000))
+    before = bench.model.table.generation
+    bench.model.calls.clear()
+    client.dma_unmap_all()
+    told = [call for call in bench.model.calls if call[0] == "unmap"]
+    assert told == [("unmap", number << 16, 0x1000) for number in range(50)]
+    assert bench.model.table.generation == before + 1
+
+
+def test_a_provider_that_fails_at_one_mapping_is_asked_for_the_others(bench: Any) -> None:
+    client = bench.client()
+    for number in range(3):
+        client.dma_map(number << 16, 0x1000, memory=bytearray(0x1000))
+    bench.model.answers["dma_unmap"] = RuntimeError("broken")
+    with pytest.raises(PeerError):
+        client.dma_unmap_all()
+    assert [call[1] for call in bench.model.calls if call[0] == "unmap"] == [0, 1 << 16, 2 << 16]
+    assert bench.device.state is State.ERROR
+
+
 def test_unmapping_waits_until_the_provider_has_let_go(bench: Any) -> None:
     raw = bench.raw()
     fd = os.memfd_create("held-guest")
@@ -242,7 +266,7 @@ ROUNDS = """
             model.table.write(i << 20, b"x")  # a view of the memory does not keep it mapped
         client.dma_unmap(i << 20, 1 << 20)
         model.calls.clear()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # a compiler may have had one open then
     assert "rounds-guest" not in Path("/proc/self/maps").read_text()
     for i in range(100):  # more mappings at a time than descriptors
         client.dma_map(i << 20, 4096, fd=fd)
@@ -265,7 +289,8 @@ def test_ten_thousand_maps_and_unmaps_leave_no_descriptor_and_no_mapping(tmp_pat
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["done", str(2 + 20_000 + 200)]
+    # The hundred at the end go together.
+    assert run.stdout.split() == ["done", str(2 + 20_000 + 100 + 1)]
 
 
 # -- memory that its owner truncates

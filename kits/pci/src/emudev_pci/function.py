@@ -331,6 +331,8 @@ class PciFunction(Overrides):
         return self.on_unmap(table, region)
 
     def _set_table(self, table: MemoryTable) -> None:
+        if table is self.table:
+            return  # several regions go at once, and this is not the first
         with self.context.device.paused():  # nobody is at work in memory that may go
             self.table = table
             self.on_memory(table)

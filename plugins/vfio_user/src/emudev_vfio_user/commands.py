@@ -74,8 +74,7 @@ def _dma_map(session: Session, payload: bytes) -> bytes:
 
 def _dma_unmap(session: Session, payload: bytes) -> Procedure[Answer]:
     request = DmaUnmap.unpack(payload)
-    for entry in session.dma.select(request):
-        yield from unmap(session, entry)
+    yield from unmap(session, session.dma.select(request))
     session.device.status_changed("memory")
     return request.pack()
 

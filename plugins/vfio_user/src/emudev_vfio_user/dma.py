@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -125,8 +125,9 @@ class DmaTable:
         existing = self._entries.get(request.address)
         if existing is not None and existing.identity == identity:
             return None
-        for region in self._overlapping(request.address, request.size):
-            raise PeerError(f"{where}: overlaps {region.guest:#x}+{region.size:#x}")
+        other = self.table.overlap(request.address, request.size)
+        if other is not None:
+            raise PeerError(f"{where}: overlaps {other.guest:#x}+{other.size:#x}")
         if len(self._entries) >= MAX_MAPS:
             raise PeerError(f"{where}: {MAX_MAPS} mappings exist already")
         readable = bool(flags & DmaMapFlags.READ)
@@ -145,7 +146,7 @@ class DmaTable:
         )
         entry = DmaEntry(region, mapping, identity, watch)
         self._entries[request.address] = entry
-        self._publish()
+        self.table = self.table.plus(region)
         return entry
 
     def _guard(self, where: str, mapping: Mapping, page: int) -> Guard:
@@ -188,26 +189,14 @@ class DmaTable:
             raise PeerError(f"{where}: no mapping matches", errno=errno.ENOENT)
         return inside
 
-    def remove(self, entry: DmaEntry) -> None:
-        """Take an entry out and publish the table without it; its memory stays mapped."""
-        del self._entries[entry.region.guest]
-        self._publish()
+    def remove(self, entries: Iterable[DmaEntry]) -> None:
+        """Take entries out and publish the table without them; their memory stays mapped."""
+        gone = [self._entries.pop(entry.region.guest).region for entry in entries]
+        self.table = self.table.minus(gone)
 
     def entries(self) -> list[DmaEntry]:
         """All entries, by guest address."""
         return [self._entries[r.guest] for r in self.table.regions]
-
-    def _publish(self) -> None:
-        regions = (entry.region for entry in self._entries.values())
-        self.table = MemoryTable(regions, self.table.generation + 1)
-
-    def _overlapping(self, address: int, size: int) -> list[MemoryRegion]:
-        found = self.table.find(address)
-        if found is not None:
-            return [found]
-        # Nothing holds the first byte, so an overlapping region starts behind it.
-        end = address + size
-        return [r for r in self.table.regions if address <= r.guest < end]
 
     @staticmethod
     def _identity(request: DmaMap, fds: list[int]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from emudev_core.later import Later
@@ -20,32 +20,40 @@ __all__ = ["take_back", "unmap"]
 log = logging.getLogger(__name__)
 
 
-def unmap(session: Session, entry: DmaEntry) -> Procedure[None]:
-    """Take one mapping back; its memory is unmapped when the provider has let go of it.
+def unmap(session: Session, entries: Sequence[DmaEntry]) -> Procedure[None]:
+    """Take mappings back; memory is unmapped when the provider has let go of it.
 
-    If the provider fails or is late, somebody may still use the addresses: they stay mapped, in
-    `Session.limbo`, until a reset was answered.
+    They leave the table together, since a client may have tens of thousands: the provider is told
+    of each with the table that is left in the end. If it fails at one or is late, somebody may
+    still use the addresses: they stay mapped, in `Session.limbo`, until a reset was answered. The
+    others are taken back all the same, and the first failure is raised at the end.
     """
-    session.dma.remove(entry)
-    try:
-        answer = session.device.dma_unmap(session.dma.table, entry.region)
-        if isinstance(answer, Later):
-            yield answer
-    except BaseException:
-        session.limbo.append(entry)
-        raise
-    entry.close()
+    if not entries:
+        return
+    session.dma.remove(entries)
+    failure: Exception | None = None
+    for entry in entries:
+        try:
+            answer = session.device.dma_unmap(session.dma.table, entry.region)
+            if isinstance(answer, Later):
+                yield answer
+        except Exception as exc:
+            session.limbo.append(entry)
+            failure = failure or exc
+        else:
+            entry.close()
+    if failure is not None:
+        raise failure
 
 
 def take_back(session: Session) -> Procedure[None]:
     """Take everything back; each step is done whatever the ones before came to."""
     device = session.device
     _attempt(session, session.irqs.clear)
-    for entry in session.dma.entries():
-        try:
-            yield from unmap(session, entry)
-        except Exception as exc:
-            _report(session, exc)
+    try:
+        yield from unmap(session, session.dma.entries())
+    except Exception as exc:
+        _report(session, exc)
     if not session.attached:
         return  # it never came so far as to change anything
     try:
