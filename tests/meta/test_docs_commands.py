@@ -27,9 +27,11 @@ PAGES = sorted(
 PLUGINS = load_plugins()
 #: Drivers that pages show as somebody else's.
 FOREIGN = {"emu_dice", "counter", "count_reads"}
+#: What the distributions of this repository offer, installed or not: drivers, transports, commands.
 OURS = {
-    *("emu_iavf", "emu_null", "tap_backend", "echo", "null", "vfio_user", "inproc"),
-    *("demo", "lab"),
+    name
+    for path in ROOT.glob("plugins/*/src/*/plugin.py")
+    for name in re.findall(r'\bname="(\w+)"', path.read_text(encoding="utf-8"))
 }
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
