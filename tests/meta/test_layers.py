@@ -87,8 +87,6 @@ def test_what_is_imported_is_declared(folder):
     known = set(sys.stdlib_module_names) | declared | own | CORE_NEEDS
     if "testing" in (folder / "pyproject.toml").read_text() or folder.name == "lab":
         known |= TESTING_NEEDS
-    if "numba" in declared:
-        known.add("llvmlite")  # numba's own half, pinned by it
     for path in sources(folder):
         for line, name, _ in imports(path):
             top = name.partition(".")[0]

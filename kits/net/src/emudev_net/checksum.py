@@ -11,20 +11,19 @@ from __future__ import annotations
 from typing import Final
 
 from .jit import inline
-from .primitives import Words, copy, load8, load16, load32, load64, store8
+from .primitives import Words, copy, load8, load16, load32, load64
 
 __all__ = [
     "CRC32C_TABLE",
     "checksum_rows",
-    "complete_rows",
     "crc32c_rows",
     "crc_table",
     "fold",
     "gather",
     "ipv4_header_sum",
     "pseudo_header_sum",
-    "scatter16",
     "sum16",
+    "swapped",
 ]
 
 
@@ -134,41 +133,6 @@ def gather(burst: int, row: int, count: int, offset: int, target: int, size: int
         if done >= size:
             break
     return done
-
-
-@inline
-def scatter16(burst: int, row: int, count: int, offset: int, value: int) -> int:
-    """Store a little-endian 16-bit value in a packet; returns 1, or 0 behind its end."""
-    skip = offset
-    left = 2
-    for i in range(row, row + count):
-        have = load64(burst + i * 64 + 8)
-        while left > 0 and skip < have:
-            store8(load64(burst + i * 64) + skip, value & 0xFF)
-            value >>= 8
-            skip += 1
-            left -= 1
-        if left == 0:
-            return 1
-        skip -= have
-    return 0
-
-
-@inline
-def complete_rows(burst: int, row: int, count: int, start: int, udp: int) -> int:
-    """The value for a checksum field that holds the pseudo-header sum, from `start` to the end.
-
-    Args:
-        burst: Address of the table.
-        row: First row of the packet.
-        count: Its rows.
-        start: Where the transport header starts.
-        udp: 1 if a zero has to be 0xFFFF (RFC 768).
-    """
-    value = ~fold(checksum_rows(burst, row, count, start)) & 0xFFFF
-    if value == 0 and udp:
-        return 0xFFFF
-    return value
 
 
 def crc_table(polynomial: int) -> Words:

@@ -25,7 +25,6 @@ READ: Final = 0  #: the device reads
 WRITE: Final = 1  #: the device writes
 
 _COUNT: Final = 0
-_GENERATION: Final = 8
 _HIT: Final = 16
 _ROWS: Final = 64
 _ROW: Final = 32

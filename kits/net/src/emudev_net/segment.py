@@ -38,6 +38,7 @@ from .checksum import (
     ipv4_header_sum,
     pseudo_header_sum,
     sum16,
+    swapped,
 )
 from .jit import (
     inline,
@@ -212,7 +213,8 @@ def cut(stage: int, burst: int, row: int, end: int, out: int, number: int) -> in
         else:
             table = load64(stage + 8 * S_OUT)
             value = seed + sum16(header + l4, size - l4)
-            value += _swap_if_odd(checksum_rows(table, first + 1, made - first - 1, 0), size - l4)
+            rest = checksum_rows(table, first + 1, made - first - 1, 0)
+            value += swapped(rest) if (size - l4) & 1 else fold(rest)
             value = ~fold(value) & 0xFFFF
             store16(field, 0xFFFF if udp and value == 0 else value)
             kept |= CSUM_GOOD
@@ -221,12 +223,3 @@ def cut(stage: int, burst: int, row: int, end: int, out: int, number: int) -> in
         position += data
         write_note(stage, out, end if last else row, 0 if last else number, load64(meta + OWN))
     return out
-
-
-@inline
-def _swap_if_odd(total: int, offset: int) -> int:
-    """The sum of bytes that start at an odd or even offset of what is summed."""
-    folded = fold(total)
-    if offset & 1:
-        return (folded >> 8) | (folded & 0xFF) << 8
-    return folded

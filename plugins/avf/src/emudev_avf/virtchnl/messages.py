@@ -23,7 +23,6 @@ __all__ = [
     "QueueSelect",
     "RequestQueues",
     "RssHena",
-    "RssHfunc",
     "RssKeyHead",
     "RssLutHead",
     "RxQueueInfo",
@@ -241,15 +240,6 @@ class RssHena(Wire):
     """GET_RSS_HENA_CAPS, reply; SET_RSS_HENA, request."""
 
     hena: int = u64("bit set of hashed packet types")
-
-
-@wire(size=8)
-class RssHfunc(Wire):
-    """CONFIG_RSS_HFUNC."""
-
-    vsi_id: int = u16("the VSI")
-    rss_algorithm: int = u16("0 Toeplitz, 1 XOR, 2 symmetric Toeplitz, 3 symmetric XOR")
-    reserved: int = u32("zero", default=0)
 
 
 @wire(size=2)
