@@ -38,6 +38,7 @@ __all__ = [
     "DmaAccess",
     "WriteMultiHead",
     "WriteMultiRecord",
+    "FeatureHead",
     "HEADER",
     "POSTED",
     "REPLY",
@@ -301,3 +302,11 @@ class WriteMultiRecord(Wire):
     region: int = u32("index")
     count: int = u32("bytes of data that count, 1 to 8")
     data: bytes = raw(8, "data, filled up with anything")
+
+
+@wire(size=8)
+class FeatureHead(Wire):
+    """Head of DEVICE_FEATURE, which is not served; clients may send it all the same."""
+
+    argsz: int = u32("room for the reply's payload")
+    flags: int = u32("bits 0-15 the feature, 16 GET, 17 SET, 18 PROBE")
