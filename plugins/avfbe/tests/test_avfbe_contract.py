@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 
+from emudev_core.testing.contract import turn_until
 from emudev_core.testing.contracts import BackendContract
+from emudev_net.burst import Burst
 from emudev_net.testing import FramePortContract
 
 
@@ -26,8 +29,6 @@ class TestBackend(BackendContract):
 
     def test_the_guests_frames_are_released(self, host, backend, guest):
         """By an application that drops them."""
-        from emudev_net.burst import Burst
-
         burst = Burst(16)
         for length in (60, 64, 1514, 9014):
             guest.transmit(bytes(length))
@@ -84,3 +85,46 @@ class TestOverAvf(FramePortContract):
 
     def sent(self, other, port):
         return [received.frame for received in other.receive(0.05)]
+
+
+SOCKET = f"emudev-ports-{os.getpid()}"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("emudev_memif") is None, reason="emudev-memif is missing"
+)
+class TestOverMemifServer(FramePortContract):
+    """Its peer is a port over another interface, of the other role."""
+
+    vdev = "net_avfbe"
+    device = f"emu_memif,role=server,id=0,socket={SOCKET}"
+    peer = f"emu_memif,role=client,id=1,memif-id=0,socket={SOCKET}"
+
+    def connect(self, host, port):
+        device = host.add(self.peer)
+        peer = host.add(f"net_avfbe,id=8,emu={device.name}")
+        host.start()
+        peer.configure(1, 1)
+        peer.start()
+        turn_until(host, lambda: peer.link().up, 30)
+        return peer
+
+    def disconnect(self, other):
+        other.close()
+
+    def arrive(self, other, port, frames):
+        port.rx_burst(0, Burst(8))  # it posts buffers when it looks
+        burst = Burst.of(frames)
+        assert other.tx_burst(0, burst) == burst.count
+
+    def sent(self, other, port):
+        burst = Burst(64)
+        other.rx_burst(0, burst)
+        found = [packet.data for packet in burst.packets()]
+        other.rx_release(0, burst)
+        return found
+
+
+class TestOverMemifClient(TestOverMemifServer):
+    device = f"emu_memif,role=client,id=0,memif-id=1,socket={SOCKET}"
+    peer = f"emu_memif,role=server,id=1,socket={SOCKET}"

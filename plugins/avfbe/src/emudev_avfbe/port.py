@@ -156,11 +156,12 @@ class AvfbePort(Port):
     # -- what it is
 
     def describe(self) -> PortInfo:
-        """The size of the device."""
+        """The size of the device; what its queues take is known once it is configured."""
         info = self.device.get_dev_info()
         largest = info.max_frame or PLAIN_FRAME
         pairs = info.max_queue_pairs
-        sink = self.device.get_queue_info(rx_queue(0)).kernels if pairs else None
+        configured = self.device.state is not State.ALLOCATED
+        sink = self.device.get_queue_info(rx_queue(0)).kernels if pairs and configured else None
         return PortInfo(
             driver=DRIVER,
             device=self.device.name,
@@ -191,7 +192,9 @@ class AvfbePort(Port):
     # -- life
 
     def on_configure(self) -> None:
-        """Listen to the doorbells of the queues."""
+        """Listen to the doorbells of the queues; a device that is not configured yet is now."""
+        if self.device.state is State.ALLOCATED:
+            self.device.configure()
         if self.device.state in (State.ERROR, State.CLOSED):
             raise BackendError(f"{self.device.name} is {self.device.state.value}")
         pairs = range(self.device.get_dev_info().max_queue_pairs)
