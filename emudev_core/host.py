@@ -20,7 +20,7 @@ from typing import Any, Self
 from .blame import culprit
 from .client import DeviceClient
 from .device import Device
-from .errors import EmudevError, LifecycleError, PluginError, TransportError
+from .errors import ConfigError, EmudevError, LifecycleError, PluginError, TransportError
 from .lifecycle import State
 from .loop import Loop
 from .plan import BackendPlan, DevicePlan, ObserverPlan, Plan, Planner
@@ -133,6 +133,12 @@ class Host:
             provider = _build(plan.spec, plan.spec.build, plan.config, context)
             device.register(provider, plan.spec.name, plan.spec.origin)
             if plan.transport is not None:
+                if hasattr(provider, "emudev_listen"):
+                    raise ConfigError(
+                        f"{plan.spec.name} listens by itself: it takes no transport, came "
+                        f"{plan.transport.name}",
+                        where=plan.name,
+                    )
                 served = TransportContext(device, self.loop)
                 serve = plan.transport.serve
                 transport = _build(plan.transport, serve, plan.transport_config, served)

@@ -69,7 +69,20 @@ def refuse(config, context):
     raise ConfigError("not on this machine")
 
 
+class Listener:
+    @hookimpl
+    def emudev_listen(self):
+        return "self:self_emudev_0"
+
+
 SPECS = (
+    ProviderSpec(
+        name="emu_self",
+        summary="",
+        config=ProviderConfig,
+        build=lambda config, context: Listener(),
+        transport="",
+    ),
     loopback.SPEC,
     exerciser.SPEC,
     port.SPEC,
@@ -220,6 +233,14 @@ def test_a_device_without_a_transport_runs_and_has_no_client(host):
     assert device.state is State.STARTED
     with pytest.raises(TransportError, match="has no client"):
         host.connect(device)
+
+
+def test_a_device_that_listens_by_itself_takes_no_transport(host):
+    with pytest.raises(ConfigError, match="emu_self listens by itself: .* came loopback"):
+        host.add("emu_self,id=0,transport=loopback")
+    device = host.add("emu_self,id=0")
+    host.start()
+    assert device.address == "self:self_emudev_0"
 
 
 def test_a_backend_comes_before_the_start(host):
