@@ -236,7 +236,7 @@ def test_a_device_without_a_transport_runs_and_has_no_client(host):
 
 
 def test_a_device_that_listens_by_itself_takes_no_transport(host):
-    with pytest.raises(ConfigError, match="emu_self listens by itself: .* came loopback"):
+    with pytest.raises(ConfigError, match=r"emu_self listens by itself: .* came loopback"):
         host.add("emu_self,id=0,transport=loopback")
     device = host.add("emu_self,id=0")
     host.start()
