@@ -1,8 +1,9 @@
-"""What the combinations know of plugins that need more than their name.
+"""What the combinations know of transports and backends that need more than their name.
 
 A transport or backend that is not here gets no keys: if its configuration then misses a required
-one, its combinations are skipped with that reason. A provider without a driver here is taken
-through its life and its register accesses, but carries no frames.
+one, its combinations are skipped with that reason. Providers are in `drivers`: one without a driver
+there is taken through its life and its register accesses, but carries no frames. A backend that is
+a port needs no recipe: the suite is its application (`wires`).
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 
-from emudev_core.host import Host
 from emudev_core.plugins import Plugins
 
 # Source: Linux, include/linux/socket.h, include/uapi/linux/if_packet.h.
@@ -29,63 +31,10 @@ PACKET_QDISC_BYPASS = 20
 #: Keys of transports; ``{folder}`` is a short empty folder.
 TRANSPORT_KEYS = {"vfio_user": "path={folder}/s"}
 
+#: How many frames of the guest have reached a backend, by its object, where it is no port.
+COUNTS: dict[str, Callable[[Any], int]] = {"null": lambda backend: backend.stats()["frames"]}
 
-class Driver(Protocol):
-    """A guest's driver of a device that carries frames."""
-
-    mac: bytes
-
-    def open(self) -> None:
-        """Bring the link up."""
-
-    def send(self, frame: bytes) -> None:
-        """Send a frame."""
-
-    def receive(self, timeout: float) -> list[bytes]:
-        """Wait for frames."""
-
-    def reset(self) -> None:
-        """Reset the device and bring the link up again."""
-
-    def close(self) -> None:
-        """Leave the device."""
-
-
-class AvfGuest:
-    """The reference driver of emudev-avf as a `Driver`."""
-
-    def __init__(self, host: Host, device: object) -> None:
-        from emudev_avf.driver.netdev import AvfDriver
-        from emudev_avf.registers import MAP
-        from emudev_pci.guest import GuestFunction
-
-        self._function = GuestFunction(host.connect(device), {0: MAP})  # type: ignore[arg-type]
-        self._driver = AvfDriver(self._function)
-        self._driver.probe()
-        self.mac = self._driver.resources.mac
-
-    def open(self) -> None:
-        self._driver.open()
-
-    def send(self, frame: bytes) -> None:
-        self._driver.send(frame)
-
-    def receive(self, timeout: float) -> list[bytes]:
-        return [r.frame for r in self._driver.receive(timeout)]
-
-    def reset(self) -> None:
-        self._driver.reset()
-
-    def close(self) -> None:
-        self._driver.remove()
-        self._function.close()
-
-    def vanish(self) -> None:
-        """Go away without a word, as a killed VMM does."""
-        self._function.close()
-
-
-DRIVERS: dict[str, Callable[[Host, object], AvfGuest]] = {"emu_iavf": AvfGuest}
+Receive = Callable[[Callable[[bytes], bool], Callable[[], None]], bytes | None]
 
 
 @dataclass
@@ -96,13 +45,17 @@ class Far:
         answers: It sends every frame back by itself, its addresses swapped.
         send: Sends a frame towards the guest; None if it can't.
         receive: Waits for a frame from the guest that fits a test; None if it can't.
+        count: How many frames of the guest have arrived; None if that can't be told.
+        arriving: Frames that come to the first guest by themselves.
+        keys: Of the backend's vdev string.
     """
 
     answers: bool = False
     send: Callable[[bytes], None] | None = None
-    receive: Callable[[Callable[[bytes], bool], Callable[[], None]], bytes | None] | None = None
+    receive: Receive | None = None
+    count: Callable[[], int] | None = None
+    arriving: list[bytes] = field(default_factory=list)
     keys: str = ""
-    cleanup: list[Callable[[], None]] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -113,6 +66,11 @@ def far_side(backend: str) -> Iterator[Far]:
             yield far
     elif backend == "echo":
         yield Far(answers=True)
+    elif backend == "net_null":
+        yield Far(keys="no-rx=yes")
+    elif backend == "net_pcap":
+        with _captures() as far:
+            yield far
     else:
         yield Far()
 
@@ -158,6 +116,46 @@ def _send(raw: socket.socket, frame: bytes) -> None:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, timeout=10, capture_output=True)
+
+
+# Source: the pcap file format, version 2.4: file header, record header.
+_FILE = struct.Struct("<IHHiIII")
+_RECORD = struct.Struct("<IIII")
+
+
+@contextlib.contextmanager
+def _captures() -> Iterator[Far]:
+    """A capture to be replayed, and one that is written."""
+    arriving = [
+        b"\xff" * 6 + bytes.fromhex("02aabbccdd0288b5") + bytes((n + i) & 0xFF for i in range(n))
+        for n in (46, 100, 1500)
+    ]
+    with tempfile.TemporaryDirectory(prefix="emudev-captures-") as folder:
+        replayed, written = Path(folder) / "in.pcap", Path(folder) / "out.pcap"
+        records = (_RECORD.pack(1, n, len(f), len(f)) + f for n, f in enumerate(arriving))
+        header = _FILE.pack(0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+        replayed.write_bytes(header + b"".join(records))
+
+        def receive(fits: Callable[[bytes], bool], turn: Callable[[], None]) -> bytes | None:
+            for _ in range(200):
+                turn()
+                for frame in _frames(written.read_bytes()):
+                    if fits(frame):
+                        return frame
+            return None
+
+        yield Far(receive=receive, arriving=arriving, keys=f"rx_pcap={replayed},tx_pcap={written}")
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """The whole records of a capture file that is being written, little-endian."""
+    found, at = [], _FILE.size
+    while at + _RECORD.size <= len(data):
+        size = _RECORD.unpack_from(data, at)[2]
+        at += _RECORD.size + size
+        if at <= len(data):
+            found.append(data[at - size : at])
+    return found
 
 
 def vdev(*parts: str) -> str:

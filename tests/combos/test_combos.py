@@ -11,21 +11,38 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import DRIVERS, TRANSPORT_KEYS, Far, far_side, needs_keys, vdev
+from drivers import VARIANTS, Driver, Variant
+from recipes import COUNTS, TRANSPORT_KEYS, Far, far_side, needs_keys, vdev
+from wires import Wire, as_port
 
 from emudev_core.errors import EmudevError
 from emudev_core.host import Host
+from emudev_core.lifecycle import State
 from emudev_core.plugins import load_plugins
 
 PLUGINS = load_plugins()
-COMBINATIONS = [
-    pytest.param(*names, id="-".join(names))
-    for names in itertools.product(PLUGINS.providers, PLUGINS.transports, PLUGINS.backends)
-]
+
+
+def combinations() -> Iterator[Any]:
+    """Each way to set a provider up, over each transport that it takes, with each backend."""
+    for name, spec in PLUGINS.providers.items():
+        # One that names no transport is reached by itself.
+        transports = PLUGINS.transports if spec.transport else [""]
+        for variant, transport, backend in itertools.product(
+            VARIANTS.get(name, [Variant()]), transports, PLUGINS.backends
+        ):
+            names = (name, variant.name, transport, backend)
+            yield pytest.param(
+                name, variant, transport, backend, id="-".join(part for part in names if part)
+            )
+
+
+COMBINATIONS = list(combinations())
 if not COMBINATIONS:
     pytest.skip("no provider, transport and backend are installed", allow_module_level=True)
 
@@ -48,46 +65,110 @@ def descriptors() -> list[str]:
 class Combination:
     """One provider, transport and backend, started."""
 
-    def __init__(self, provider: str, transport: str, backend: str, far: Far, folder: Path) -> None:
+    def __init__(
+        self, provider: str, variant: Variant, transport: str, backend: str, far: Far, folder: Path
+    ) -> None:
         self.host = Host(plugins=PLUGINS)
         self.far = far
         self.provider = provider
+        self.transport = transport
+        self._variant = variant
+        self._wire: Wire | None = None
+        own = variant.keys.format(folder=folder)
         keys = TRANSPORT_KEYS.get(transport, "").format(folder=folder)
         for kind, name, given in (
             ("transports", transport, keys),
-            ("providers", provider, ""),
+            ("providers", provider, own),
             ("backends", backend, far.keys),
         ):
-            if reason := needs_keys(PLUGINS, kind, name, given):
+            if name and (reason := needs_keys(PLUGINS, kind, name, given)):
                 pytest.skip(reason)
         self.refused = False
-        self.device: Any = self.host.add(vdev(provider, "id=3", f"transport={transport}", keys))
-        self.host.add(vdev(backend, far.keys, f"emu={self.device.name}"))
+        carried = f"transport={transport}" if transport else ""
+        self.device: Any = self.host.add(vdev(provider, "id=3", own, carried, keys))
+        self._ports = self._add_backend(backend)
+
+    def _add_backend(self, name: str) -> tuple[Any, Any]:
+        """Add it; the port over the device and the one that its frames go to, if there are any."""
+        devices = PLUGINS.backends[name].devices
+        if devices == ("emu",):
+            backend = self.host.add(vdev(name, self.far.keys, f"emu={self.device.name}"))
+            if name in COUNTS:
+                self.far.count = partial(COUNTS[name], backend)
+            return as_port(backend), None
+        if devices:
+            pytest.skip(f"{name} joins several devices, and here is one")
+        back = as_port(self.host.add(vdev(name, self.far.keys)))
+        if back is None or "net_avfbe" not in PLUGINS.backends:
+            pytest.skip(f"{name} has no device; emudev-avfbe is not installed to join it to one")
+        return self.host.add(f"net_avfbe,emu={self.device.name}"), back
+
+    def start(self) -> None:
+        """Start everything, the application of its ports included."""
+        self.host.start()
+        front, back = self._ports
+        if front is None:
+            return
+        if back is None:
+            from emudev_net.memory_port import MemoryPort
+
+            back = memory = MemoryPort("net_memory_0", self.host.loop)
+            self.far.send = lambda frame: memory.arrive([frame])
+            self.far.receive = partial(_from_memory, memory)
+        else:
+            self.far.count = lambda: back.stats().opackets
+        self._wire = Wire(self.host, front, back)
+
+    def close(self) -> None:
+        """End everything."""
+        if self._wire is not None:
+            self._wire.close()
+        self.host.close()
 
     def turn(self) -> None:
         """Let the device's side run for a moment."""
         self.host.loop.turn(0.005)
 
-    def guest(self) -> Any:
+    @property
+    def has_driver(self) -> bool:
+        """Whether there is a driver for the device."""
+        return self._variant.driver is not None
+
+    def guest(self) -> Driver:
         """The guest's driver, its link up."""
-        if self.provider not in DRIVERS:
+        if self._variant.driver is None:
             pytest.skip(f"this suite has no driver for {self.provider}")
-        driver = DRIVERS[self.provider](self.host, self.device)
+        driver = self._variant.driver(self.host, self.device)
         driver.open()
+        if self._wire is not None:
+            self._wire.join()
         return driver
 
 
+def _from_memory(
+    memory: Any, fits: Callable[[bytes], bool], turn: Callable[[], None]
+) -> bytes | None:
+    for _ in range(200):
+        turn()
+        for packet in memory.sent():
+            if fits(packet.data):
+                return bytes(packet.data)
+    return None
+
+
 @pytest.fixture
-def combination(provider: str, transport: str, backend: str) -> Iterator[Combination]:
+def combination(
+    provider: str, variant: Variant, transport: str, backend: str
+) -> Iterator[Combination]:
     """A combination, started; closed at the end, with nothing left open."""
     folder = tempfile.mkdtemp(prefix="emudev-")
     before = descriptors()
     threads = threading.active_count()
     with far_side(backend) as far:
-        made = Combination(provider, transport, backend, far, Path(folder))
+        made = Combination(provider, variant, transport, backend, far, Path(folder))
         try:
             try:
-                made.host.start()
+                made.start()
             except EmudevError as error:
                 # A backend for frames refuses a device without queues, and says so.
                 queues = made.device.get_dev_info().max_queue_pairs
@@ -96,7 +177,7 @@ def combination(provider: str, transport: str, backend: str) -> Iterator[Combina
                     raise
             yield made
         finally:
-            made.host.close()
+            made.close()
     assert list(Path(folder).iterdir()) == []
     shutil.rmtree(folder)
     left = descriptors()
@@ -124,23 +205,52 @@ def to_host(combination: Combination, guest: Any, frame: bytes) -> None:
     assert receive(lambda got: got[14:] == frame[14:], combination.turn) == frame
 
 
+def arrive(guest: Any, frames: list[bytes]) -> None:
+    """Frames arrive at the guest as they are, whatever else does."""
+    missing = list(frames)
+    for _ in range(20 if missing else 0):
+        for got in guest.receive(0.5):
+            alike = [frame for frame in missing if frame[14:] == got[14:]]
+            if alike:
+                assert got == alike[0]
+                missing.remove(got)
+        if not missing:
+            break
+    assert not missing, f"frames of {[len(f) for f in missing]} bytes did not arrive"
+
+
+def arrive_all(guest: Any, far: Far) -> None:
+    """Frames that come by themselves arrive at the first guest."""
+    arrive(guest, far.arriving)
+    far.arriving = []
+
+
 def to_guest(guest: Any, frame: bytes, send: Callable[[bytes], None]) -> None:
     """A frame that the far side sends arrives at the guest as it was sent."""
     send(frame)
-    for _ in range(20):
-        for got in guest.receive(0.5):
-            if got[14:] == frame[14:]:
-                assert got == frame
-                return
-    raise AssertionError(f"a frame of {len(frame)} bytes did not arrive")
+    arrive(guest, [frame])
+
+
+def count_one(combination: Combination, guest: Any, count: Callable[[], int], frame: bytes) -> None:
+    """A frame from the guest is one more."""
+    before = count()
+    guest.send(frame)
+    for _ in range(200):
+        if count() > before:
+            break
+        combination.turn()
+    assert count() == before + 1
 
 
 def traffic(combination: Combination, guest: Any) -> None:
     """Frames of several sizes, both ways where the backend can."""
     far = combination.far
+    arrive_all(guest, far)
     for mark, size in enumerate((SMALL, SMALL + 1, FULL, JUMBO)):
         if far.receive is not None and size <= FULL:
             to_host(combination, guest, frame_for(HOST_MAC, guest.mac, size, mark))
+        if far.count is not None:
+            count_one(combination, guest, far.count, frame_for(HOST_MAC, guest.mac, size, mark))
         if far.send is not None and size <= FULL:
             to_guest(guest, frame_for(guest.mac, HOST_MAC, size, mark + 7), far.send)
         if far.answers:
@@ -149,7 +259,7 @@ def traffic(combination: Combination, guest: Any) -> None:
             to_guest(guest, back, lambda _, sent=sent: guest.send(sent))
 
 
-@pytest.mark.parametrize(("provider", "transport", "backend"), COMBINATIONS)
+@pytest.mark.parametrize(("provider", "variant", "transport", "backend"), COMBINATIONS)
 class TestCombination:
     """Start, send, receive, reset, vanish, close, twice."""
 
@@ -171,6 +281,7 @@ class TestCombination:
         if combination.refused:
             return
         guest = combination.guest()
+        arrive_all(guest, combination.far)
         for mark in range(20):
             guest.send(frame_for(HOST_MAC, guest.mac, FULL, mark))
         guest.vanish()
@@ -183,9 +294,17 @@ class TestCombination:
     def test_it_stops_and_starts_again(self, combination: Combination) -> None:
         if combination.refused:
             return
-        combination.host.stop()
-        combination.host.start()
-        client = combination.host.connect(combination.device)
-        config = client.region_read(7, 0, 4)
-        assert config not in (bytes(4), b"\xff" * 4)
-        client.close()
+        device = combination.device
+        for _ in range(2):
+            device.stop()
+            combination.turn()
+            device.start()
+        assert device.state is State.STARTED
+        if combination.transport:
+            client = combination.host.connect(device)
+            assert client.region_read(7, 0, 4) not in (bytes(4), b"\xff" * 4)
+            client.close()
+        if combination.has_driver:
+            guest = combination.guest()
+            traffic(combination, guest)
+            guest.close()
