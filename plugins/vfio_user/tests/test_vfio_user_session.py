@@ -15,7 +15,7 @@ from emudev_core.hooks import hookimpl
 from emudev_core.later import Later
 from emudev_core.lifecycle import State
 from emudev_core.regions import ResetKind
-from emudev_vfio_user import session as session_module
+from emudev_vfio_user import outbox
 
 EIO, EPERM = 5, 1
 
@@ -428,7 +428,7 @@ def test_a_device_that_is_stopped_inside_a_handler_ends_well(bench: Any) -> None
 def test_a_client_that_does_not_read_is_not_read_from_either_and_then_let_go(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "STALL", 0.05)
+    monkeypatch.setattr(outbox, "STALL", 0.05)
     raw = bench.raw()
     request = _message(9, _access(0, 0, 0x8000)) * 1000
     sent = 0

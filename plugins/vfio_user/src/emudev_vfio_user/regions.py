@@ -6,10 +6,11 @@ Source: vfio-user specification, "VFIO_USER_DEVICE_GET_REGION_INFO".
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from emudev_core.errors import DecodeError, PeerError
+from emudev_core.queues import Doorbell
 from emudev_core.regions import MapArea, RegionFlag, RegionInfo
 
 from .messages import (
@@ -21,7 +22,20 @@ from .messages import (
     SparseMmapHead,
 )
 
-__all__ = ["check_regions", "decode_region", "encode_region", "region_info"]
+__all__ = [
+    "MIN_REGIONS",
+    "check_regions",
+    "count_regions",
+    "decode_region",
+    "encode_region",
+    "find_doorbells",
+    "readable_sizes",
+    "region_info",
+]
+
+#: Regions that a PCI device always has: BARs, ROM, configuration space, VGA. Source: linux/vfio.h.
+MIN_REGIONS: Final = 9
+
 
 #: Capabilities of one region that a client walks before it gives up.
 _MAX_CAPS: Final = 64
@@ -53,6 +67,26 @@ def check_regions(regions: Sequence[RegionInfo]) -> dict[int, RegionInfo]:
             if info.fd is None:
                 raise ValueError(f"region {info.index}: a mappable area needs a descriptor")
     return found
+
+
+def count_regions(regions: Mapping[int, RegionInfo]) -> int:
+    """How many regions a client is told of: those of any PCI device, and all that are there."""
+    return max(MIN_REGIONS, max(regions, default=-1) + 1)
+
+
+def readable_sizes(regions: Mapping[int, RegionInfo]) -> dict[int, int]:
+    """Bytes of each region that can be read, by index."""
+    return {i: info.size for i, info in regions.items() if info.flags & RegionFlag.READ}
+
+
+def find_doorbells(regions: Mapping[int, RegionInfo]) -> dict[tuple[int, int], Doorbell]:
+    """The doorbells of all regions, by index and offset."""
+    return {
+        (info.index, window.offset + i * window.stride): bell
+        for info in regions.values()
+        for window in info.doorbells
+        for i, bell in enumerate(window.doorbells)
+    }
 
 
 def region_info(

@@ -4,9 +4,8 @@ Reads as much as there is, serves messages in order, sends the replies of a batc
 accesses are served in the loop of `_serve`; everything else goes through `commands`.
 
 Everything runs on the loop's thread. `Later` answers park the connection: nothing is read until
-they are there. A client that does not take its replies is not read from either, and is let go
-after `STALL` seconds without progress, so that what is kept for it stays below `KEEP` and one
-reply.
+they are there. A client that does not take its replies is not read from either (`outbox`), so that
+what is kept for it stays below `KEEP` and one reply.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from typing import Any, Final
 from emudev_core.errors import PeerError
 from emudev_core.later import LIMIT
 from emudev_core.lifecycle import State
-from emudev_core.loop import READ, WRITE, Loop, Timer
-from emudev_core.regions import RegionFlag
+from emudev_core.loop import READ, WRITE, Loop
 from emudev_net.sigbus import Guard
 
 from . import nearby
@@ -43,22 +41,18 @@ from .protocol import (
     error_reply,
     step,
 )
-from .regions import check_regions
+from .regions import check_regions, count_regions, find_doorbells, readable_sizes
 from .served import ServedDevice
 from .sockets import descriptors
 from .steps import Procedure, Run
 from .teardown import take_back
 from .version import Limits
 
-__all__ = ["KEEP", "MIN_REGIONS", "STALL", "Session"]
+__all__ = ["KEEP", "Session"]
 
 log = logging.getLogger(__name__)
 
 KEEP: Final = 256 << 10  #: replies gathered before they are sent, bytes
-STALL: Final = 5.0  #: how long a client may leave its replies unread, seconds
-
-#: Regions that a PCI device always has: BARs, ROM, configuration space, VGA. Source: linux/vfio.h.
-MIN_REGIONS: Final = 9
 
 #: A reply above this is sent at once: gathering is for the many small ones.
 _LARGE: Final = 4096
@@ -126,7 +120,7 @@ class Session:
         self.phase = Phase.GREETING
         self.limits = Limits()
         self.regions = check_regions(device.get_regions())
-        self.region_count = max(MIN_REGIONS, max(self.regions, default=-1) + 1)
+        self.region_count = count_regions(self.regions)
         self.channel = MessageDma(Link(self._send_command, self._serve_once, self._is_answering))
         self.dma = DmaTable(
             self.channel, generation, loop, partial(_fail_truncated, device, client)
@@ -134,27 +128,17 @@ class Session:
         self.irqs = IrqTable(device, loop, device.get_irq_groups())
         self.limbo: list[DmaEntry] = []  # unmapped, but the provider never said it let go
         self._gone = gone
-        self._readable = self._sizes(RegionFlag.READ)
-        self._writable = self._sizes(RegionFlag.WRITE)
-        self.bells = {
-            (info.index, window.offset + i * window.stride): bell
-            for info in self.regions.values()
-            for window in info.doorbells
-            for i, bell in enumerate(window.doorbells)
-        }
+        self._readable = readable_sizes(self.regions)
+        self.bells = find_doorbells(self.regions)
         self.attached = False
         self._answering = False
         self._run: Run[Any] | None = None
-        self._stall: Timer | None = None
         self._receiver = Receiver()
         sock.setblocking(False)
         self._sock = sock
         self._receive = sock.recvmsg_into
-        self._out = Outbox(sock)
+        self._out = Outbox(loop, sock, self._look, self.leave)
         self._watch = loop.watch(sock.fileno(), self._ready, READ)
-
-    def _sizes(self, flag: RegionFlag) -> dict[int, int]:
-        return {i: info.size for i, info in self.regions.items() if info.flags & flag}
 
     # -- the socket
 
@@ -171,8 +155,9 @@ class Session:
         if events == READ and self.phase is _SERVING and not self._out.kept:
             self._receive_batch()
             return
-        if events & WRITE and self._out.choked:
-            self._resume()
+        if events & WRITE and self._out.choked and self._out.resume():
+            self._look()
+            self._serve()
         if events & READ:
             if self.phase in (Phase.SERVING, Phase.GREETING) and not self._out.choked:
                 self._receive_batch()
@@ -232,14 +217,9 @@ class Session:
             reply = pack(msg_id, 9, 32 + count, REPLY, 0, offset, region, count, value)
         except Exception as exc:
             self._refuse(msg_id, command, flags, exc)
-            self._flush()
+            self._out.flush()
         else:
-            try:
-                self._out.send(reply)
-            except OSError as exc:
-                self.leave(str(exc))
-            if self._out.kept:
-                self._choke()
+            self._out.send(reply)
         self._answering = nested
         if not nested and self.channel.queued and self.phase is _SERVING:
             self.channel.pump()
@@ -270,47 +250,6 @@ class Session:
             self.channel.pump()
         return True
 
-    def _flush(self) -> None:
-        out = self._out
-        if out.gathered:
-            try:
-                out.flush()
-            except OSError as exc:
-                self.leave(str(exc))
-                return
-            if out.choked:
-                self._choke()
-
-    def _resume(self) -> None:
-        try:
-            self._out.resume()
-        except OSError as exc:
-            self.leave(str(exc))
-            return
-        if self._out.choked:
-            return
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-        self._look()
-        self._serve()
-
-    def _choke(self) -> None:
-        self._look()
-        if self._stall is None:
-            progress = self._out.progress
-            self._stall = self.loop.call_later(STALL, lambda: self._stalled(progress))
-
-    def _stalled(self, progress: int) -> None:
-        self._stall = None
-        if not self._out.choked or self.phase in (Phase.LEAVING, Phase.GONE):
-            return
-        if self._out.progress == progress:
-            kept = self._out.kept_bytes
-            self.leave(f"{kept} bytes of replies were not read for {STALL} s")
-        else:
-            self._choke()
-
     def _look(self) -> None:
         """Look for what can be handled now."""
         if self.phase in (Phase.LEAVING, Phase.GONE):
@@ -332,11 +271,11 @@ class Session:
             log.warning("%s: %s: %s", self.device.name, self.client, str(exc))
             if exc.answer:
                 self._out.gathered.append(error_reply(exc.msg_id, exc.command, exc.errno))
-            self._flush()
+            self._out.flush()
             self.leave("framing is lost")
         finally:
             self._answering = nested
-        self._flush()
+        self._out.flush()
         if not nested and self.channel.queued and self.phase is _SERVING:
             self.channel.pump()
 
@@ -433,7 +372,7 @@ class Session:
                 if self.phase is Phase.LEAVING:
                     self._take_back()
                 else:
-                    self._flush()
+                    self._out.flush()
                     self._look()
                     self._serve()
 
@@ -470,17 +409,11 @@ class Session:
         payload, fds = answer if isinstance(answer, tuple) else (answer, ())
         message = _HEADER_PACK(msg_id, command, HEADER + len(payload), REPLY, 0) + payload
         if fds:
-            try:
-                self._out.send_with_fds(message, list(fds))
-            except OSError as exc:
-                self.leave(str(exc))
-                return
-            if self._out.choked:
-                self._choke()
+            self._out.send_with_fds(message, list(fds))
             return
         self._out.gathered.append(message)
         if len(message) > _LARGE or len(self._out.gathered) > KEEP // _LARGE:
-            self._flush()
+            self._out.flush()
 
     def _refuse(self, msg_id: int, command: int, flags: int, exc: Exception) -> None:
         """Answer a command that failed: the peer's fault, or the provider's."""
@@ -495,7 +428,7 @@ class Session:
         if not flags & POSTED and self.phase not in (Phase.LEAVING, Phase.GONE):
             self._out.gathered.append(error_reply(msg_id, command, number))
         if isinstance(exc, PeerError) and exc.fatal:
-            self._flush()
+            self._out.flush()
             self.leave(str(exc))
 
     # -- DMA by message
@@ -507,7 +440,7 @@ class Session:
         if self.phase is not Phase.SERVING:
             return False
         self._out.gathered.append(message)
-        self._flush()
+        self._out.flush()
         return self.phase is Phase.SERVING
 
     def _serve_once(self, seconds: float) -> bool:
@@ -532,13 +465,10 @@ class Session:
             return
         log.info("%s: %s left: %s", self.device.name, self.client, reason)
         self.phase = step(self.phase, PhaseEvent.LEAVE)
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
         self._watch.close()
         self._sock.close()
         self.channel.close()
-        self._out.gathered.clear()
+        self._out.close()
         if self._run is None:
             self.loop.call_soon(self._take_back)
 
