@@ -17,8 +17,9 @@ import functools
 import linecache
 import types
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
+from .emitter import Emitter, Value
 from .graph import KernelError
 from .jit import INLINE
 
@@ -42,13 +43,6 @@ _SIMPLE: Final[dict[type[ast.operator], str]] = {
     ast.BitOr: "or",
     ast.BitXor: "xor",
 }
-
-
-class _Value(NamedTuple):
-    """A value: LLVM's name or number of it, and whether it is an i1 rather than an i64."""
-
-    text: str
-    boolean: bool = False
 
 
 @functools.lru_cache(maxsize=64)
@@ -86,17 +80,14 @@ def _source_tree(function: _Function) -> ast.FunctionDef:
     return node
 
 
-class _Translator:
+class _Translator(Emitter):
     """One function on its way."""
 
     def __init__(self, function: _Function, names: dict[_Function, str]) -> None:
+        super().__init__()
         self.function = function
         self.names = names
         self.node = _source_tree(function)
-        self.lines: list[str] = []
-        self.slots: list[str] = []
-        self.count = 0
-        self.ended = False  # nothing can follow in this block
         self.loops: list[tuple[str, str]] = []  # where `continue` and `break` lead
         self.locals = {
             n.id
@@ -108,54 +99,12 @@ class _Translator:
             self.refuse(self.node, "arguments are positional and have no defaults")
         self.arguments = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
 
-    # -- tools
-
     def refuse(self, node: ast.AST, why: str) -> NoReturn:
         """Say what can't be compiled, and where."""
         line = getattr(node, "lineno", self.node.lineno)
         file = self.function.__code__.co_filename
         name = f"{self.function.__module__}.{self.function.__qualname__}"
         raise KernelError(f"kernel {name}, {file}:{line}: {why}")
-
-    def put(self, line: str) -> None:
-        self.lines.append(f"  {line}")
-
-    def new(self, line: str) -> str:
-        """Emit an instruction with a result; returns its name."""
-        self.count += 1
-        name = f"%t{self.count}"
-        self.lines.append(f"  {name} = {line}")
-        return name
-
-    def label(self) -> str:
-        self.count += 1
-        return f"b{self.count}"
-
-    def begin(self, label: str) -> None:
-        self.lines.append(f"{label}:")
-        self.ended = False
-
-    def jump(self, label: str) -> None:
-        if not self.ended:
-            self.put(f"br label %{label}")
-            self.ended = True
-
-    def slot(self, kind: str = "i64") -> str:
-        """A place on the stack."""
-        self.count += 1
-        name = f"%s{self.count}"
-        self.slots.append(f"  {name} = alloca {kind}")
-        return name
-
-    def integer(self, value: _Value) -> str:
-        if not value.boolean:
-            return value.text
-        if value.text in ("true", "false"):
-            return "1" if value.text == "true" else "0"
-        return self.new(f"zext i1 {value.text} to i64")
-
-    def boolean(self, value: _Value) -> str:
-        return value.text if value.boolean else self.new(f"icmp ne i64 {value.text}, 0")
 
     # -- the whole
 
@@ -339,7 +288,7 @@ class _Translator:
                 self.begin(further)
             left = value
 
-    def from_branch(self, test: ast.expr) -> _Value:
+    def from_branch(self, test: ast.expr) -> Value:
         """The truth of a condition as a value."""
         place = self.slot("i1")
         yes, no, after = self.label(), self.label(), self.label()
@@ -349,7 +298,7 @@ class _Translator:
             self.put(f"store i1 {text}, ptr {place}")
             self.jump(after)
         self.begin(after)
-        return _Value(self.new(f"load i1, ptr {place}"), True)
+        return Value(self.new(f"load i1, ptr {place}"), True)
 
     def is_condition(self, node: ast.expr) -> bool:
         """Whether an expression is a truth value by its form."""
@@ -362,11 +311,11 @@ class _Translator:
 
     # -- expressions
 
-    def value(self, node: ast.expr) -> _Value:
+    def value(self, node: ast.expr) -> Value:
         method = getattr(self, f"of_{type(node).__name__}", None)
         if method is None:
             self.refuse(node, f"{type(node).__name__} expressions can't be compiled")
-        result: _Value = method(node)
+        result: Value = method(node)
         return result
 
     def constant(self, node: ast.expr) -> Any:
@@ -391,51 +340,53 @@ class _Translator:
                 return getattr(owner, node.attr)
         self.refuse(node, "only names and names in modules can be used here")
 
-    def number(self, node: ast.AST, value: object) -> _Value:
+    def number(self, node: ast.AST, value: object) -> Value:
         if isinstance(value, bool):
-            return _Value("true" if value else "false", True)
+            return Value("true" if value else "false", True)
         if type(value) is not int:
             self.refuse(node, f"an integer is needed, not {type(value).__name__}")
         if not -(1 << 63) <= value < 1 << 63:
             self.refuse(node, f"{value:#x} does not fit a signed 64-bit integer")
-        return _Value(str(value))
+        return Value(str(value))
 
-    def of_Constant(self, node: ast.Constant) -> _Value:
+    def of_Constant(self, node: ast.Constant) -> Value:
         return self.number(node, node.value)
 
-    def of_Name(self, node: ast.Name) -> _Value:
+    def of_Name(self, node: ast.Name) -> Value:
         if node.id in self.locals or node.id in self.arguments:
-            return _Value(self.new(f"load i64, ptr %v.{node.id}"))
+            return Value(self.new(f"load i64, ptr %v.{node.id}"))
         return self.number(node, self.constant(node))
 
-    def of_Attribute(self, node: ast.Attribute) -> _Value:
+    def of_Attribute(self, node: ast.Attribute) -> Value:
         return self.number(node, self.constant(node))
 
-    def of_UnaryOp(self, node: ast.UnaryOp) -> _Value:
+    def of_UnaryOp(self, node: ast.UnaryOp) -> Value:
         if isinstance(node.op, ast.Not):
-            return _Value(self.new(f"xor i1 {self.boolean(self.value(node.operand))}, true"), True)
+            return Value(self.new(f"xor i1 {self.boolean(self.value(node.operand))}, true"), True)
         text = self.integer(self.value(node.operand))
         literal = not text.startswith("%")
         if isinstance(node.op, ast.USub):
             # A literal -2**63 is what `-` makes of a number that is too large itself.
-            return _Value(str(-int(text)) if literal else self.new(f"sub i64 0, {text}"))
+            return Value(str(-int(text)) if literal else self.new(f"sub i64 0, {text}"))
         if isinstance(node.op, ast.Invert):
-            return _Value(str(~int(text)) if literal else self.new(f"xor i64 {text}, -1"))
-        return _Value(text)
+            return Value(str(~int(text)) if literal else self.new(f"xor i64 {text}, -1"))
+        return Value(text)
 
-    def of_BinOp(self, node: ast.BinOp) -> _Value:
+    def of_BinOp(self, node: ast.BinOp) -> Value:
         left = self.integer(self.value(node.left))
         right = self.integer(self.value(node.right))
         name = _SIMPLE.get(type(node.op))
         if name is not None:
-            return _Value(self.fold(node, left, right) or self.new(f"{name} i64 {left}, {right}"))
+            return Value(self.fold(node, left, right) or self.new(f"{name} i64 {left}, {right}"))
         folded = self.fold(node, left, right)
         if folded is not None:
-            return _Value(folded)
+            return Value(folded)
         if isinstance(node.op, (ast.LShift, ast.RShift)):
-            return _Value(self.shift(isinstance(node.op, ast.LShift), left, right))
+            if not right.startswith("%") and int(right) < 0:
+                self.refuse(self.node, f"a shift by {right}")
+            return Value(self.shift(isinstance(node.op, ast.LShift), left, right))
         if isinstance(node.op, (ast.FloorDiv, ast.Mod)):
-            return _Value(self.divide(isinstance(node.op, ast.Mod), left, right))
+            return Value(self.divide(isinstance(node.op, ast.Mod), left, right))
         self.refuse(node, f"the operator {type(node.op).__name__} can't be compiled")
 
     def fold(self, node: ast.BinOp, left: str, right: str) -> str | None:
@@ -449,51 +400,7 @@ class _Translator:
             self.refuse(node, str(error))
         return self.number(node, value).text
 
-    def shift(self, left_shift: bool, left: str, right: str) -> str:
-        if not right.startswith("%"):
-            amount = int(right)
-            if amount < 0:
-                self.refuse(self.node, f"a shift by {amount}")
-            if left_shift:
-                return "0" if amount > 63 else self.new(f"shl i64 {left}, {amount}")
-            return self.new(f"ashr i64 {left}, {min(amount, 63)}")
-        small = self.new(f"icmp ult i64 {right}, 64")
-        if left_shift:
-            amount_text = self.new(f"and i64 {right}, 63")
-            shifted = self.new(f"shl i64 {left}, {amount_text}")
-            return self.new(f"select i1 {small}, i64 {shifted}, i64 0")
-        amount_text = self.new(f"select i1 {small}, i64 {right}, i64 63")
-        return self.new(f"ashr i64 {left}, {amount_text}")
-
-    def divide(self, remainder: bool, left: str, right: str) -> str:
-        """Rounded down, as Python does; by 0 it is 0, and nothing traps."""
-        literal = not right.startswith("%")
-        if literal and int(right) > 0 and int(right) & (int(right) - 1) == 0:
-            if remainder:
-                return self.new(f"and i64 {left}, {int(right) - 1}")
-            return self.new(f"ashr i64 {left}, {int(right).bit_length() - 1}")
-        safe = right
-        # The machine traps at x / 0 and at -2**63 / -1; both ways are taken around it.
-        odd = self.new(f"add i64 {right}, 1")
-        special = self.new(f"icmp ult i64 {odd}, 2")
-        safe = self.new(f"select i1 {special}, i64 1, i64 {right}")
-        quotient = self.new(f"sdiv i64 {left}, {safe}")
-        product = self.new(f"mul i64 {quotient}, {safe}")
-        rest = self.new(f"sub i64 {left}, {product}")
-        uneven = self.new(f"icmp ne i64 {rest}, 0")
-        mixed = self.new(f"xor i64 {rest}, {safe}")
-        negative = self.new(f"icmp slt i64 {mixed}, 0")
-        down = self.new(f"and i1 {uneven}, {negative}")
-        if remainder:
-            lifted = self.new(f"add i64 {rest}, {safe}")
-            result = self.new(f"select i1 {down}, i64 {lifted}, i64 {rest}")
-            return self.new(f"select i1 {special}, i64 0, i64 {result}")
-        one = self.new(f"zext i1 {down} to i64")
-        result = self.new(f"sub i64 {quotient}, {one}")
-        by = self.new(f"mul i64 {left}, {right}")  # right is 0 or -1 where this is taken
-        return self.new(f"select i1 {special}, i64 {by}, i64 {result}")
-
-    def of_Compare(self, node: ast.Compare) -> _Value:
+    def of_Compare(self, node: ast.Compare) -> Value:
         if len(node.ops) > 1:
             return self.from_branch(node)
         left = self.integer(self.value(node.left))
@@ -509,14 +416,14 @@ class _Translator:
                 result = self.new(f"or i1 {result}, {same}") if result else same
             if isinstance(operator, ast.NotIn):
                 result = self.new(f"xor i1 {result}, true")
-            return _Value(result, True)
+            return Value(result, True)
         kind = _COMPARE.get(type(operator))
         if kind is None:
             self.refuse(node, f"the comparison {type(operator).__name__} can't be compiled")
         text = self.integer(self.value(right))
-        return _Value(self.new(f"icmp {kind} i64 {left}, {text}"), True)
+        return Value(self.new(f"icmp {kind} i64 {left}, {text}"), True)
 
-    def of_BoolOp(self, node: ast.BoolOp) -> _Value:
+    def of_BoolOp(self, node: ast.BoolOp) -> Value:
         if self.is_condition(node):
             return self.from_branch(node)
         # `a or b` is a where that is not 0, else b.
@@ -533,9 +440,9 @@ class _Translator:
         self.put(f"store i64 {self.integer(self.value(node.values[-1]))}, ptr {place}")
         self.jump(after)
         self.begin(after)
-        return _Value(self.new(f"load i64, ptr {place}"))
+        return Value(self.new(f"load i64, ptr {place}"))
 
-    def of_IfExp(self, node: ast.IfExp) -> _Value:
+    def of_IfExp(self, node: ast.IfExp) -> Value:
         place = self.slot()
         yes, no, after = self.label(), self.label(), self.label()
         self.branch(node.test, yes, no)
@@ -544,9 +451,9 @@ class _Translator:
             self.put(f"store i64 {self.integer(self.value(part))}, ptr {place}")
             self.jump(after)
         self.begin(after)
-        return _Value(self.new(f"load i64, ptr {place}"))
+        return Value(self.new(f"load i64, ptr {place}"))
 
-    def of_Call(self, node: ast.Call) -> _Value:
+    def of_Call(self, node: ast.Call) -> Value:
         target = self.constant(node.func)
         if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
             self.refuse(node, "arguments are given by position")
@@ -556,12 +463,12 @@ class _Translator:
             result = texts[0]
             for text in texts[1:]:
                 result = self.new(f"call i64 @llvm.{name}.i64(i64 {result}, i64 {text})")
-            return _Value(result)
+            return Value(result)
         if target in (abs, int, bool) and len(texts) == 1:
             if target is abs:
-                return _Value(self.new(f"call i64 @llvm.abs.i64(i64 {texts[0]}, i1 false)"))
-            value = _Value(texts[0])
-            return value if target is int else _Value(self.boolean(value), True)
+                return Value(self.new(f"call i64 @llvm.abs.i64(i64 {texts[0]}, i1 false)"))
+            value = Value(texts[0])
+            return value if target is int else Value(self.boolean(value), True)
         known = self.names.get(target) if isinstance(target, types.FunctionType) else None
         if known is None:
             hint = "" if hasattr(target, INLINE) else "; is it marked @inline?"
@@ -571,7 +478,7 @@ class _Translator:
                 node, f"{known} takes {target.__code__.co_argcount} arguments, not {len(texts)}"
             )
         arguments = ", ".join(f"i64 {t}" for t in texts)
-        return _Value(self.new(f"call i64 @{known}({arguments})"))
+        return Value(self.new(f"call i64 @{known}({arguments})"))
 
 
 def translate_function(function: _Function, names: dict[_Function, str], linkage: str) -> str:

@@ -76,7 +76,7 @@ def cache_folder() -> Path:
 
 def _digest_compiler() -> str:
     own = hashlib.sha256()
-    for name in ("frontend.py", "instructions.py", "lowering.py"):
+    for name in ("emitter.py", "frontend.py", "instructions.py", "lowering.py"):
         own.update((Path(__file__).parent / name).read_bytes())
     return own.hexdigest()
 
