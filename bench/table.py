@@ -16,6 +16,8 @@ class Row:
         bound: What was asked for, with its unit.
         kept: Whether it was reached.
         note: Where it falls short: the reason found.
+        ratio: To what it is compared with, for the plot; 0: not in the plot.
+        target: The ratio that was asked for; 0: none.
     """
 
     what: str
@@ -23,6 +25,8 @@ class Row:
     bound: str
     kept: bool
     note: str = ""
+    ratio: float = 0.0
+    target: float = 0.0
 
 
 def markdown(rows: Iterable[Row]) -> str:
