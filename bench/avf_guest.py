@@ -1,6 +1,7 @@
-"""A guest that sends by the AVF device and costs next to nothing: the reference driver brings the
-device up over its vfio-user socket, then compiled loops take over its transmit ring and write
-descriptors and doorbells, but no payload.
+"""A guest that sends by the AVF device and costs next to nothing.
+
+The reference driver brings the device up over its vfio-user socket, then compiled loops take over
+its transmit ring and write descriptors and doorbells, but no payload.
 
 Descriptors ask for a report each, as Linux writes them. A doorbell is a message on the socket, the
 one that the driver would send: it goes out for each quarter of the ring, or at once when the device
@@ -13,6 +14,8 @@ import ctypes
 import struct
 from pathlib import Path
 from typing import Final
+
+from memif_peers import BATCH, GUEST, SENT, STOP, Ends, memif_receive
 
 from emudev_avf.descriptors import DTYPE_DONE, DTYPE_MASK, TX_SIZE, tx_data_qword1
 from emudev_avf.driver.netdev import AvfDriver
@@ -33,7 +36,6 @@ from emudev_net.primitives import (
 from emudev_pci.guest import GuestFunction
 from emudev_vfio_user.client import VfioUserClient
 from emudev_vfio_user.messages import POSTED, Command, Header, RegionAccess
-from memif_peers import BATCH, GUEST, SENT, STOP, Ends, memif_receive
 
 RING: Final = 1024
 STRIDE: Final = 2048  #: bytes from buffer to buffer, as memif and virtio have it

@@ -156,7 +156,16 @@ class Dpdk(Program):
     ) -> None:
         prefix = f"emudev{os.getpid()}_{next(_numbers)}"
         # Its statistics go through a buffer that a pipe does not empty; its prompt does not.
-        command = ["stdbuf", "-oL", "dpdk-testpmd", "--no-huge", "--no-pci", "-m", "512", "--no-telemetry"]
+        command = [
+            "stdbuf",
+            "-oL",
+            "dpdk-testpmd",
+            "--no-huge",
+            "--no-pci",
+            "-m",
+            "512",
+            "--no-telemetry",
+        ]
         # The prompt shares core 0 with the peer; it sleeps.
         command += [f"--file-prefix={prefix}", f"--lcores=0@{PEER_CORE},1@{core}", *eal]
         command += [f"--vdev={vdev}" for vdev in vdevs]

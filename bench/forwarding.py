@@ -4,9 +4,9 @@
 
 Each row names a device under test (DUT), which polls with one thread on core 1, and peers that run
 on core 0; every sample starts both anew, joins them over their sockets, settles for a second and
-counts at the peer for 0.6 s. The programs take turns within each round; a sample is thrown away when
-the DUT's busiest thread waited for its core for more than 12 % of the time, and taken again. The
-medians of the rounds are compared. Bursts are 32 packets, the default of both; rings have 1024
+counts at the peer for 0.6 s. The programs take turns within each round; a sample is thrown away
+when the DUT's busiest thread waited for its core for more than 12 % of the time, and taken again.
+The medians of the rounds are compared. Bursts are 32 packets, the default of both; rings have 1024
 descriptors, buffers 2048 bytes.
 
 - *null* peers write descriptors and counters only (`memif_peers`), *dirty* ones touch payload. They
@@ -27,16 +27,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from avf_guest import AvfGuest, avf_to_memif
 from duts import PEER_CORE, Dpdk, Emudev, Program, memif_ports, missing, start_dut
-from emudev_net.jit import compile_now
 from memif_peers import RECEIVED, Ends, MemifClient, PeerThread, memif_to_memif
 from samples import SECONDS, SETTLE, Busiest, Series
 from table import Row, print_rows
 from virtio_guest import VirtioGuest, virtio_to_memif
+
+from emudev_net.jit import compile_now
 
 PROGRAMS: Final = ("dpdk", "emudev")
 FRAME: Final = bytes.fromhex("020000000001 020000000002 0800")
@@ -238,7 +240,7 @@ def compare(work: Work, timing: Timing) -> dict[str, Series]:
     found = {program: Series() for program in PROGRAMS}
     for _ in range(timing.rounds):
         for program, series in found.items():
-            series.take(lambda program=program: sample(work, program, timing), TRIES)
+            series.take(partial(sample, work, program, timing), TRIES)
     return found
 
 

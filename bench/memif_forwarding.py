@@ -20,40 +20,37 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from memif_peers import (
+    BATCH,
+    BUFFER,
+    DIRTY,
+    LENGTH,
+    LOG2,
+    MASK,
+    RECEIVED,
+    RX_BUFFERS,
+    RX_OFFSET,
+    RX_RING,
+    STOP,
+    STRIDE,
+    TX_BUFFERS,
+    TX_OFFSET,
+    TX_RING,
+    WORDS,
+    memif_to_memif,
+)
+
 from emudev_memif.rings import KERNELS, RingMemory, RingSet, Role, create, layout
 from emudev_net.burst import Burst
 from emudev_net.jit import compile_now, queue_kernel
 from emudev_net.primitives import (
     Words,
     call3,
-    load16_acquire,
     load64,
     load64_relaxed,
     pause,
     store16_release,
-    store64,
-    store64_relaxed,
 )
-
-LOG2 = 10
-BUFFER = 2048
-BATCH = 64
-
-# Words of the pair of null peers.
-STOP = 8 * 0
-LENGTH = 8 * 1
-DIRTY = 8 * 2
-MASK = 8 * 3
-TX_RING = 8 * 4  # a C2S ring
-TX_BUFFERS = 8 * 5  # addresses
-TX_OFFSET = 8 * 6  # offset of the first buffer
-RX_RING = 8 * 7  # an S2C ring
-RX_BUFFERS = 8 * 8
-RX_OFFSET = 8 * 9
-STRIDE = 8 * 10
-SENT = 8 * 16
-RECEIVED = 8 * 17
-SUM = 8 * 18
 
 # Words of the forwarder.
 F_FORWARD = 8 * 1  # address of a fused kernel, or 0
@@ -65,57 +62,6 @@ F_RELEASE = 8 * 6
 F_NOTIFY = 8 * 7
 F_BURST = 8 * 8
 F_BATCH = 8 * 9
-
-
-@queue_kernel
-def null_peers(state: int, _burst: int, _rows: int) -> int:
-    """Send on one ring and receive on another until told to stop."""
-    length = load64(state + LENGTH) << 32
-    dirty = load64(state + DIRTY)
-    mask = load64(state + MASK)
-    stride = load64(state + STRIDE)
-    tx_ring = load64(state + TX_RING)
-    tx_buffers = load64(state + TX_BUFFERS)
-    tx_offset = load64(state + TX_OFFSET)
-    rx_ring = load64(state + RX_RING)
-    rx_buffers = load64(state + RX_BUFFERS)
-    rx_offset = load64(state + RX_OFFSET)
-    head = 0
-    cursor = 0
-    sent = 0
-    received = 0
-    checksum = 0
-    store16_release(rx_ring + 6, mask + 1)
-    while load64_relaxed(state + STOP) == 0:
-        room = mask + 1 - ((head - load16_acquire(tx_ring + 64)) & 0xFFFF)
-        count = min(room, BATCH)
-        for i in range(head, head + count):
-            slot = tx_ring + 128 + (i & mask) * 16
-            store64(slot, length)
-            store64(slot + 8, tx_offset + (i & mask) * stride)
-            if dirty:
-                store64(tx_buffers + (i & mask) * stride, i)
-        if count > 0:
-            head = (head + count) & 0xFFFF
-            store16_release(tx_ring + 6, head)
-            sent += count
-        got = min((load16_acquire(rx_ring + 64) - cursor) & 0xFFFF, BATCH)
-        for i in range(cursor, cursor + got):
-            slot = rx_ring + 128 + (i & mask) * 16
-            store64(slot, BUFFER << 32)
-            store64(slot + 8, rx_offset + (i & mask) * stride)
-            if dirty:
-                checksum += load64(rx_buffers + (i & mask) * stride)
-        if got > 0:
-            cursor = (cursor + got) & 0xFFFF
-            store16_release(rx_ring + 6, (cursor + mask + 1) & 0xFFFF)
-            received += got
-            store64_relaxed(state + RECEIVED, received)
-        if got + count == 0:
-            pause()
-    store64(state + SENT, sent)
-    store64(state + SUM, checksum)
-    return 0
 
 
 @queue_kernel
@@ -167,7 +113,7 @@ class Bench:
         one, one_memory = self._join()
         two, two_memory = self._join()
         source, sink = one.kernels(1), two.kernels(0)
-        peers, words, burst = Words(32), Words(16), Burst(self.batch)
+        peers, words, burst = Words(WORDS), Words(16), Burst(self.batch)
         first, second = one_memory.layout, two_memory.layout
         values = {
             LENGTH: size,
@@ -189,6 +135,8 @@ class Bench:
         for i, value in enumerate((fast, source.state, sink.state, *calls, burst.address)):
             words[1 + i] = value
         words[F_BATCH // 8] = self.batch
+        store16_release(values[RX_RING] + 4, 1)  # the peer polls, too
+        store16_release(values[RX_RING] + 6, 1 << LOG2)
         threads = []
 
         def run(core: int, kernel: Callable[[int, int, int], int], state: int) -> None:
@@ -198,7 +146,7 @@ class Bench:
 
         loops = [
             threading.Thread(target=run, args=(1, forwarder, words.address)),
-            threading.Thread(target=run, args=(0, null_peers, peers.address)),
+            threading.Thread(target=run, args=(0, memif_to_memif, peers.address)),
         ]
         for loop in loops:
             loop.start()
@@ -227,7 +175,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=BATCH, help="packets at one time")
     options = parser.parse_args()
-    if not compile_now([*KERNELS, null_peers, forwarder]):
+    if not compile_now([*KERNELS, memif_to_memif, forwarder]):
         print("kernels are not compiled: llvmlite is missing or EMUDEV_JIT=0", file=sys.stderr)
         return 1
     bench = Bench(options.batch)

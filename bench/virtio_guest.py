@@ -1,5 +1,6 @@
-"""A guest that sends by virtio-net and costs next to nothing: the twin of `avf_guest` for DPDK's
-`net_vhost`, which serves it over a vhost-user socket.
+"""A guest that sends by virtio-net and costs next to nothing.
+
+It is the twin of `avf_guest` for DPDK's `net_vhost`, which serves it over a vhost-user socket.
 
 What a VMM does on the socket is done here in Python; then a compiled loop drives the transmit
 queue: split ring, one descriptor a packet with the 12-byte header in front, indices only, no
@@ -18,6 +19,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from memif_peers import BATCH, GUEST, SENT, STOP, Ends, memif_receive
+
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.primitives import (
     load16_acquire,
@@ -28,7 +31,6 @@ from emudev_net.primitives import (
     store64,
     store64_relaxed,
 )
-from memif_peers import BATCH, GUEST, SENT, STOP, Ends, memif_receive
 
 RING: Final = 1024
 STRIDE: Final = 2048
