@@ -3,15 +3,13 @@
 The reference driver brings the device up over its vfio-user socket, then compiled loops take over
 its transmit ring and write descriptors and doorbells, but no payload.
 
-Descriptors ask for a report each, as Linux writes them. A doorbell is a message on the socket, the
-one that the driver would send: it goes out for each quarter of the ring, or at once when the device
-has nothing left to do.
+Descriptors ask for a report each, as Linux writes them. The device offers its transmit tails as
+memory (`doorbells=mapped`), so a doorbell is a store, as it is for a guest whose VMM has mapped
+them.
 """
 
 from __future__ import annotations
 
-import ctypes
-import struct
 from pathlib import Path
 from typing import Final
 
@@ -21,21 +19,20 @@ from emudev_avf.descriptors import DTYPE_DONE, DTYPE_MASK, TX_SIZE, tx_data_qwor
 from emudev_avf.driver.netdev import AvfDriver
 from emudev_avf.driver.rings import EOP, ICRC, RS
 from emudev_avf.registers import MAP
+from emudev_core.memory import Mapping
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.primitives import (
     load64,
     load64_acquire,
     load64_relaxed,
     pause,
-    store32,
+    store32_release,
     store64,
     store64_relaxed,
     store64_release,
-    write,
 )
 from emudev_pci.guest import GuestFunction
 from emudev_vfio_user.client import VfioUserClient
-from emudev_vfio_user.messages import POSTED, Command, Header, RegionAccess
 
 RING: Final = 1024
 STRIDE: Final = 2048  #: bytes from buffer to buffer, as memif and virtio have it
@@ -48,15 +45,12 @@ G_CLEAN = GUEST + 8 * 3  # the oldest descriptor that is not completed
 G_BUFFERS = GUEST + 8 * 4  # guest address of the first buffer
 G_STRIDE = GUEST + 8 * 5
 G_QWORD1 = GUEST + 8 * 6  # what each descriptor says
-G_SOCKET = GUEST + 8 * 7
-G_MESSAGE = GUEST + 8 * 8  # address of a doorbell's message, its value at the end
-G_BYTES = GUEST + 8 * 9
-G_TOLD = GUEST + 8 * 10  # the tail that the device knows
+G_TAIL = GUEST + 8 * 7  # address of the doorbell
 
 
 @inline
 def avf_send(state: int) -> int:
-    """Take completed descriptors back, write what there is room for, and ring if it is time."""
+    """Take completed descriptors back, write what there is room for, and ring."""
     ring = load64(state + G_RING)
     length = load64(state + G_LENGTH)
     index = load64(state + G_NEXT)
@@ -80,16 +74,8 @@ def avf_send(state: int) -> int:
         store64_release(ring + index * TX_SIZE + 8, qword1)
         index = index + 1 if index + 1 < length else 0
     store64(state + G_NEXT, index)
-    told = load64(state + G_TOLD)
-    waiting = index - told
-    if waiting < 0:
-        waiting += length
-    if waiting >= length // 4 or (waiting > 0 and clean == told):
-        message = load64(state + G_MESSAGE)
-        size = load64(state + G_BYTES)
-        store32(message + size - 4, index)
-        if write(load64(state + G_SOCKET), message, size) == size:
-            store64(state + G_TOLD, index)
+    if count > 0:
+        store32_release(load64(state + G_TAIL), index)
     store64_relaxed(state + SENT, load64(state + SENT) + count)
     return count + looks
 
@@ -119,11 +105,11 @@ class AvfGuest:
         self._driver.probe()
         self._driver.open()
         self._frame = frame
-        self._socket = client.fileno()
-        head = Header(msg_id=0xFFFF, command=Command.REGION_WRITE, msg_size=36, flags=POSTED)
-        access = RegionAccess(offset=MAP.offset("QTX_TAIL1", 0), region=0, count=4)
-        message = head.pack() + access.pack() + struct.pack("<I", 0)
-        self._message = ctypes.create_string_buffer(message, len(message))
+        bar = client.regions()[0]
+        assert bar.fd is not None, "the device offers no doorbells to map"
+        area = bar.areas[0]
+        self._doorbells = Mapping(bar.fd, bar.fd_offset + area.offset, area.size)
+        self._tail = self._doorbells.address + MAP.offset("QTX_TAIL1", 0) - area.offset
 
     def fill(self, ends: Ends) -> None:
         """Set up the words of `avf_to_memif`."""
@@ -136,13 +122,12 @@ class AvfGuest:
             G_BUFFERS: tx.page.address + tx.buffers,
             G_STRIDE: STRIDE,
             G_QWORD1: tx_data_qword1(len(self._frame), EOP | RS | ICRC),
-            G_SOCKET: self._socket,
-            G_MESSAGE: ctypes.addressof(self._message),
-            G_BYTES: len(self._message),
+            G_TAIL: self._tail,
         }
         for word, value in values.items():
             ends.set(word, value)
 
     def close(self) -> None:
-        """Go, as a guest that is ended does."""
+        """Go, as a guest that is ended does; no loop may run any more."""
+        self._doorbells.close()
         self.function.close()

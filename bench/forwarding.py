@@ -113,7 +113,9 @@ def from_guest(program: str, folder: Path, size: int) -> Iterator[tuple[Program,
     socket = folder / "guest.sock"
     dut: Program
     if program == "emudev":
-        dut = Emudev([f"emu_iavf,id=1,path={socket}", memif], ["avf_emudev_1", name], "io")
+        dut = Emudev(
+            [f"emu_iavf,id=1,path={socket},doorbells=mapped", memif], ["avf_emudev_1", name], "io"
+        )
     else:
         dut = Dpdk([f"net_vhost0,iface={socket},queues=1", memif], "io")
     with dut, contextlib.closing(MemifClient(folder / "m0.sock", 0)) as receiver:

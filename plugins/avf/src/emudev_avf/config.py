@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -60,6 +60,15 @@ class AvfConfig(ProviderConfig):
             extra_json_schema={"format": "hex"},
         ),
     ] = int(DEFAULT_CAPS)
+
+    doorbells: Annotated[
+        Literal["messages", "mapped"],
+        Meta(
+            description="how a guest's transmit doorbells come: by messages, or by memory that the "
+            "VMM maps, which costs a guest nothing, for backends that poll; those that do not look "
+            "for them by a timer"
+        ),
+    ] = "messages"
 
     def __post_init__(self) -> None:
         if self.mac:

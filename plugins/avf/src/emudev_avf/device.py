@@ -7,7 +7,7 @@ A guest's access comes here as a register; what it means is in `mailbox`, `vf`, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from emudev_core.errors import DeviceError
@@ -15,7 +15,7 @@ from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
 from emudev_core.memory import MemoryRegion, MemoryTable
 from emudev_core.queues import DeviceInfo, Direction, Doorbell, IrqInfo, QueueInfo
-from emudev_core.regions import ResetKind
+from emudev_core.regions import RegionInfo, ResetKind
 from emudev_core.specs import ProviderContext
 from emudev_net.jit import Compilation
 from emudev_pci.capabilities import pci_express
@@ -28,6 +28,7 @@ from .registers import MAP
 from .resets import ResetEvent, Resets, ResetState
 from .rings import Port
 from .saving import restore_device, save_device
+from .tails import MappedTails, TailWatch
 from .vf import Vf
 from .virtchnl.dispatch import Dispatcher
 
@@ -73,9 +74,18 @@ class AvfDevice(PciFunction):
         super().__init__(config, context)
         self.config: AvfConfig = config
         mac = parse_mac(config.mac) if config.mac else default_mac(self.name)
+        self._tails = MappedTails() if config.doorbells == "mapped" else None
+        self._watch: TailWatch | None = None
         self.port = Port(
-            pairs, pairs + 1, max_frame=config.mtu + HEADERS, paused=context.device.paused
+            pairs,
+            pairs + 1,
+            max_frame=config.mtu + HEADERS,
+            paused=context.device.paused,
+            tails=self._tails,
+            on_polled=self._polled,
         )
+        if self._tails is not None:
+            self._watch = TailWatch(context.loop, [ring.doorbell for ring in self.port.tx])
         self.vf = Vf(config, mac, self.port, self)
         self.dispatcher = Dispatcher(self.vf)
         self.mailbox = Mailbox(
@@ -96,6 +106,27 @@ class AvfDevice(PciFunction):
         self.bind_doorbells("QTX_TAIL1", [ring.doorbell for ring in self.port.tx])
         self.bind_doorbells("QRX_TAIL1", [ring.doorbell for ring in self.port.rx])
         add_attributes(self)
+
+    # -- doorbells that clients map
+
+    @hookimpl
+    def emudev_get_regions(self) -> Sequence[RegionInfo]:
+        """Those of the function; transmit tails are mappable if the user said so."""
+        regions = super().emudev_get_regions()
+        if self._tails is None:
+            return regions
+        return [self._tails.region(info) if info.index == 0 else info for info in regions]
+
+    def _polled(self, _: bool) -> None:
+        if self._watch is not None:
+            self._watch.update()
+
+    def on_client(self, attached: bool) -> None:
+        """A client may map the tails; the memory of one that has left is nobody's."""
+        if self._tails is not None and self._watch is not None:
+            self._watch.set_wanted(attached)
+            if not attached:
+                self._tails.renew(self.context.device.paused())
 
     # -- lifecycle
 
@@ -132,6 +163,10 @@ class AvfDevice(PciFunction):
         self.resets.cancel()
         self.mailbox.reset()
         self.port.close()
+        if self._watch is not None:
+            self._watch.set_wanted(False)
+        if self._tails is not None:
+            self._tails.close()
 
     def update_link(self) -> None:
         """The link is up while the backend says so, the kernels are ready and the device runs."""

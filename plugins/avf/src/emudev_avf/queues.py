@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from emudev_core.queues import Doorbell, QueueStats
@@ -13,6 +15,7 @@ from .words import (
     ON,
     Q_BROADCAST,
     Q_BYTES,
+    Q_DOORBELL,
     Q_ENABLED,
     Q_EPOCH,
     Q_HEAD,
@@ -56,18 +59,35 @@ class Ring:
         index: Number among the queues of this direction.
         doorbell: The tail; a write is latched whatever the state of the queue (avf.md 0, fact 5).
         state: Address of the queue's words.
+
+    Args:
+        port: Whose.
+        words: Those of all queues of a direction.
+        index: Number among them.
+        doorbell: Id of its doorbell.
+        tail: Address of the doorbell's word; 0: among the queue's words.
+        on_polled: See `Doorbell`.
     """
 
     SIZE: int  # bytes of a descriptor
     REASONS: tuple[str, ...]
 
-    def __init__(self, port: Port, words: Words, index: int, doorbell: int) -> None:
+    def __init__(
+        self,
+        port: Port,
+        words: Words,
+        index: int,
+        doorbell: int,
+        tail: int = 0,
+        on_polled: Callable[[bool], None] | None = None,
+    ) -> None:
         self._port = port
         self._words = words
         self._at = index * QUEUE_WORDS
         self.index = index
         self.state = words.address + 8 * self._at
-        self.doorbell = Doorbell(doorbell, self.state + Q_TAIL)
+        self.doorbell = Doorbell(doorbell, tail or self.state + Q_TAIL, on_polled=on_polled)
+        self._set(Q_DOORBELL, self.doorbell.address)
         self._set(Q_PORT, port.words.address)
         self._set(Q_INDEX, index)
         self._set(Q_VECTOR, -1)
@@ -77,6 +97,9 @@ class Ring:
 
     def _set(self, word: int, value: int) -> None:
         self._words[self._at + word // 8] = value
+
+    def _forget_tail(self) -> None:
+        ctypes.c_uint32.from_address(self.doorbell.address).value = 0
 
     @property
     def base(self) -> int:
@@ -169,7 +192,7 @@ class Ring:
     def reset(self) -> None:
         """Forget everything but the counters."""
         self.disable()
-        self._set(Q_TAIL, 0)
+        self._forget_tail()
         self._set(Q_VECTOR, -1)
         self._set(Q_RING, 0)
         self._set(Q_LENGTH, 0)
@@ -183,8 +206,16 @@ class TxRing(Ring):
     SIZE = TX_SIZE
     REASONS = TX_REASONS
 
-    def __init__(self, port: Port, words: Words, index: int, doorbell: int) -> None:
-        super().__init__(port, words, index, doorbell)
+    def __init__(
+        self,
+        port: Port,
+        words: Words,
+        index: int,
+        doorbell: int,
+        tail: int = 0,
+        on_polled: Callable[[bool], None] | None = None,
+    ) -> None:
+        super().__init__(port, words, index, doorbell, tail, on_polled)
         self._scratch = Words(TX_SCRATCH_WORDS)
         self._set(T_SCRATCH, self._scratch.address)
         self._set(T_SCRATCH_USED, self._scratch.address + 64)
@@ -206,7 +237,7 @@ class TxRing(Ring):
             ValueError: Out of range.
         """
         self._configure(base, length)
-        self._set(Q_TAIL, 0)
+        self._forget_tail()
 
 
 class RxRing(Ring):

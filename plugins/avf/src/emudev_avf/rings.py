@@ -28,6 +28,7 @@ from .filters import mac_table, vlan_table
 from .interrupts import Vector, change_vector, notify
 from .queues import RxRing, TxRing
 from .rx_pieces import SCRATCH_WORDS
+from .tails import MappedTails
 from .virtchnl.limits import RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
     P_CRC_TABLE,
@@ -120,6 +121,8 @@ class Port:
         vectors: Interrupt vectors, vector 0 included; at most 63.
         max_frame: Longest frame that is transmitted, bytes.
         paused: Makes a context within which no kernel of this port runs (`Device.paused`).
+        tails: Where the transmit tails are if clients map them; the caller's.
+        on_polled: Told when the user of a transmit queue begins to poll, or no longer does.
 
     Attributes:
         rx: The receive rings.
@@ -137,10 +140,13 @@ class Port:
         *,
         max_frame: int = MAX_FRAME,
         paused: Callable[[], AbstractContextManager[None]] = nullcontext,
+        tails: MappedTails | None = None,
+        on_polled: Callable[[bool], None] | None = None,
     ) -> None:
         if not 1 <= vectors <= 63:
             raise ValueError(f"a port has 1 to 63 vectors, not {vectors}")
         self.paused = paused
+        self._mapped = tails  # kept as long as kernels may look at them
         self.words = Words(PORT_WORDS)
         self._rx_words = Words(queue_pairs * QUEUE_WORDS)
         self._tx_words = Words(queue_pairs * QUEUE_WORDS)
@@ -166,7 +172,8 @@ class Port:
         self._restore_defaults()
         for i in range(queue_pairs):
             self.rx.append(RxRing(self, self._rx_words, i, queue_pairs + i))
-            self.tx.append(TxRing(self, self._tx_words, i, i))
+            place = 0 if tails is None else tails.tail(i)
+            self.tx.append(TxRing(self, self._tx_words, i, i, place, on_polled))
 
     def _swap(self, word: int, table: Words | KernelTable | ToeplitzTable | None) -> None:
         """Point kernels to another table, and let the former one go."""

@@ -78,6 +78,7 @@ from .words import (
     P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
+    Q_DOORBELL,
     Q_DROPS,
     Q_ENABLED,
     Q_EPOCH,
@@ -86,7 +87,6 @@ from .words import (
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
-    Q_TAIL,
     Q_UNICAST,
     STOPPED,
     T_CONTEXT,
@@ -310,7 +310,7 @@ def peek(state: int, burst: int, capacity: int) -> int:
     """
     if load64(state + Q_ENABLED) != ON:
         return 0
-    tail = load32_acquire(state + Q_TAIL)
+    tail = load32_acquire(load64(state + Q_DOORBELL))
     if tail >= load64(state + Q_LENGTH):
         add(state + Q_REASONS + 8 * BAD_TAIL, 1)
         store64(state + Q_ENABLED, STOPPED)

@@ -20,7 +20,9 @@ Q_VECTOR: Final = 8 * 5  #: interrupt vector, or -1
 #: grows with each enable and disable, 16 bits; stale rows do not complete anything
 Q_EPOCH: Final = 8 * 6
 Q_INDEX: Final = 8 * 7  #: number of the queue among those of its direction
-Q_TAIL: Final = 8 * 8  #: the doorbell: the guest's tail in the low 32 bits
+Q_TAIL: Final = 8 * 8  #: a doorbell: the guest's tail in the low 32 bits
+#: address of the doorbell: that of `Q_TAIL`, or of memory that clients map
+Q_DOORBELL: Final = 8 * 15
 # A queue: written by kernels.
 Q_HEAD: Final = 8 * 16  #: next descriptor of the device
 Q_BYTES: Final = 8 * 17
