@@ -2,8 +2,9 @@
 
 An eventfd rings the doorbell of its queue. Two things have no signal in memif: room in a ring that
 was full, and a packet whose sender looked at the flags too early (DPDK and VPP lack a fence there).
-A timer looks for both: every 2 ms while packets move, up to every 32 ms while none do. A peer that
-is emptying a full ring right now has room again in microseconds, so for a moment that is looked for
+A timer looks for both: every 2 ms while packets move. While none do it looks less and less often: up
+to every 32 ms for room, which can be there at any time; up to every second for packets, since a
+wake-up can be lost only while this side goes to sleep, and that was long ago. A peer that is emptying a full ring right now has room again in microseconds, so for a moment that is looked for
 in every turn of the loop. Queues whose user polls need none of this.
 
 Source: memif.md 4, "Interrupts".
@@ -23,10 +24,11 @@ from emudev_core.queues import Doorbell
 
 from .rings import RingSet
 
-__all__ = ["FASTEST", "SLOWEST", "Wakeups"]
+__all__ = ["FASTEST", "HELD", "SLOWEST", "Wakeups"]
 
 FASTEST: Final = 0.002  #: between two looks while packets move, seconds
-SLOWEST: Final = 0.032  #: while none do
+SLOWEST: Final = 1.0  #: while none do
+HELD: Final = 0.032  #: at most while packets wait for room
 SPIN: Final = 100e-6  #: how long room is looked for in every turn after packets have moved, seconds
 
 
@@ -107,16 +109,21 @@ class Wakeups:
 
     def _look(self) -> None:
         self._timer = None
-        sleeping = False
+        sleeping = held = False
         for queue, doorbell in enumerate(self._doorbells):
             if doorbell.polled:
                 continue
             sleeping = True
-            if self._rings.pending(queue) if queue & 1 else self._rings.held(queue):
+            if queue & 1:
+                if self._rings.pending(queue):
+                    doorbell.ring()
+            elif self._rings.held(queue):
+                held = True
                 doorbell.ring()
         self._task.mark()
         moved = self._packets()
-        self._period = FASTEST if moved != self._moved else min(2 * self._period, SLOWEST)
+        slowest = HELD if held else SLOWEST
+        self._period = FASTEST if moved != self._moved else min(2 * self._period, slowest)
         self._moved = moved
         if sleeping:
             self._timer = self._loop.call_later(self._period, self._look)
