@@ -205,6 +205,9 @@ class Doorbell:
     Attributes:
         flags: `DoorbellFlag.MEMORY`, and `FD` once `fileno` was asked for.
         size: Bytes of the word: 4.
+        signal_fd: A descriptor of the provider that is readable from when the peer has rung until
+            the loop has taken notice, for threads that sleep beside the loop; the same for the
+            life of the device. -1: there is none.
     """
 
     __slots__ = (
@@ -216,6 +219,7 @@ class Doorbell:
         "address",
         "id",
         "private",
+        "signal_fd",
         "size",
     )
 
@@ -231,6 +235,7 @@ class Doorbell:
         self.id = id
         self.address = address
         self.size = 4
+        self.signal_fd = -1
         self.private = private
         self._word = ctypes.c_uint32.from_address(address)
         self._subscribers: tuple[Callable[[], None], ...] = ()

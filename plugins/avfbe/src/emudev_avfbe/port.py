@@ -240,6 +240,10 @@ class AvfbePort(Port):
             if pair < self.tx_queues:
                 self._bell(rx_queue(pair)).polled = polled
 
+    def rx_fd(self, queue: int) -> int:
+        """What the peer itself signals, if there is such a thing: the loop need not wake first."""
+        return self._bell(tx_queue(queue)).signal_fd
+
     def add_runner(self, runner: Runner) -> None:
         """Let the device pause it, too."""
         super().add_runner(runner)

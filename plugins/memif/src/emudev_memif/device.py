@@ -171,6 +171,8 @@ class MemifDevice:
         if self._fault is not None:
             self._fault.close()
             self.rings.close()
+        if self._wakeups is not None:
+            self._wakeups.close()
         self._end.release()
         for doorbell in self._doorbells:
             doorbell.close()

@@ -2,10 +2,11 @@
 
 An eventfd rings the doorbell of its queue. Two things have no signal in memif: room in a ring that
 was full, and a packet whose sender looked at the flags too early (DPDK and VPP lack a fence there).
-A timer looks for both: every 2 ms while packets move. While none do it looks less and less often: up
-to every 32 ms for room, which can be there at any time; up to every second for packets, since a
-wake-up can be lost only while this side goes to sleep, and that was long ago. A peer that is emptying a full ring right now has room again in microseconds, so for a moment that is looked for
-in every turn of the loop. Queues whose user polls need none of this.
+A timer looks for both: every 2 ms while packets move. While none do it looks less and less often:
+up to every 32 ms for room, which can be there at any time; up to every second for packets, since a
+wake-up can be lost only while this side goes to sleep, and that was long ago. A peer that is
+emptying a full ring right now has room again in microseconds, so for a moment that is looked for in
+every turn of the loop. Queues whose user polls need none of this.
 
 Source: memif.md 4, "Interrupts".
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -46,6 +48,7 @@ class Wakeups:
         self._rings = rings
         self._doorbells = doorbells
         self._watches: dict[int, Watch] = {}
+        self._received: dict[int, int] = {}  # eventfds of receiving rings
         self._attached = False
         self._timer: Timer | None = None
         self._period = FASTEST
@@ -53,6 +56,10 @@ class Wakeups:
         self._task = loop.task(self._spin)
         self._spun = -1
         self._spin_end = 0.0
+        # The eventfds come and go with the peer; these stay, and are readable while those are.
+        self._signals = {queue: select.epoll() for queue in range(1, len(doorbells), 2)}
+        for queue, signal in self._signals.items():
+            doorbells[queue].signal_fd = signal.fileno()
 
     def attach(self, fds: Mapping[int, int]) -> None:
         """Begin, and ring every doorbell once: the rings are up.
@@ -65,6 +72,8 @@ class Wakeups:
         for queue, fd in fds.items():
             events = 0 if self._doorbells[queue].polled else READ
             self._watches[queue] = self._loop.watch(fd, partial(self._kicked, queue, fd), events)
+            self._signals[queue].register(fd, select.EPOLLIN)
+            self._received[queue] = fd
         for doorbell in self._doorbells:
             doorbell.ring()
         self._hurry()
@@ -75,9 +84,19 @@ class Wakeups:
         for watch in self._watches.values():
             watch.close()
         self._watches.clear()
+        for queue, fd in self._received.items():
+            self._signals[queue].unregister(fd)
+        self._received.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def close(self) -> None:
+        """Detach, and give the descriptors back. A second call does nothing."""
+        self.detach()
+        for queue, signal in self._signals.items():
+            self._doorbells[queue].signal_fd = -1
+            signal.close()
 
     def set_polled(self, queue: int, polled: bool) -> None:
         """Whoever runs a queue looks by itself from now on, or does not."""
