@@ -260,7 +260,7 @@ class MemifDevice:
     def refused(self, reason: str) -> None:
         """A connection ended before it was up; said once for as long as the reason stays."""
         self.refusals += 1
-        if reason != self.status:
+        if not self.up and reason != self.status:
             self.status = reason
             log.info("%s: no connection: %s", self.name, reason)
 

@@ -319,12 +319,16 @@ class ServerProtocol(MemifProtocol):
     Args:
         hello: The first message, sent at once.
         find: Answers the interface of an id, or None.
+
+    Attributes:
+        asked: The interface that the client asked for; None before INIT.
     """
 
     table = SERVER
 
     def __init__(self, hello: Hello, find: Callable[[int], Interface | None]) -> None:
         super().__init__(State.GREETED)
+        self.asked: int | None = None
         self._find = find
         self._offer: Offer | None = None
         self._send(hello)
@@ -350,6 +354,7 @@ class ServerProtocol(MemifProtocol):
     def _claim(self, message: Init) -> Claimed:
         if message.version != VERSION:
             raise PeerError(f"Unsupported version {message.version:#06x}, expected {VERSION:#06x}")
+        self.asked = message.id
         interface = self._find(message.id)
         if interface is None:
             raise PeerError(f"ID not found: there is no interface {message.id}")

@@ -149,7 +149,10 @@ class Listener:
         if isinstance(event, Claimed):
             self._members[event.id].claim(channel, event.client)
         elif isinstance(event, Closed):
-            log.info("%s: %s: %s", self._options.address, channel.peer, event.reason)
+            log.debug("%s: %s: %s", self._options.address, channel.peer, event.reason)
+            asked = channel.protocol.asked
+            if asked is not None and asked in self._members:
+                self._members[asked].refused(event.reason)
 
 
 class ServerEnd:
@@ -243,6 +246,10 @@ class ServerEnd:
             self._listener = None
 
     # -- one client
+
+    def refused(self, reason: str) -> None:
+        """A client asked for this interface and did not get it."""
+        self._user.refused(reason)
 
     def claim(self, channel: _Channel, client: str) -> None:
         """A client whose INIT was sound is this interface's from now on."""

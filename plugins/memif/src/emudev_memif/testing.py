@@ -1,10 +1,10 @@
-"""memif peers by hand, over a real socket: what an interface meets in tests.
+r"""memif peers by hand, over a real socket: what an interface meets in tests.
 
 Messages are built of numbers, not by `wire`, and rings are walked by `plain_peer`, so that a
 mistake does not repeat itself. Nothing here waits without turning somebody's loop: `turn` is called
 with the seconds that it may take, such as ``host.loop.turn``.
 
-    with MemifClient(host.loop.turn, b"\\0/run/memif.sock", id=0) as client:
+    with MemifClient(host.loop.turn, b"\0/run/memif.sock", id=0) as client:
         client.send([b"..."])
         client.receive()                     # -> [b"..."]
 
