@@ -135,7 +135,7 @@ class MemifDevice:
 
     @hookimpl
     def emudev_start(self) -> None:
-        """Listen, or begin to connect. A transport that is named beside serves nothing of this."""
+        """Listen, or begin to connect."""
         self._running = True
         self.status = "waiting for a peer"
         try:
@@ -289,7 +289,7 @@ class MemifDevice:
             log.warning("%s: %s broke its rings: %s", self.name, self.peer, reason)
             self._end.disconnect(f"Broken rings: {reason}")
 
-    # -- a transport beside it, if one was named
+    # -- what an observer or a supervisor may ask, as of any device
 
     @hookimpl
     def emudev_reset(self, kind: ResetKind) -> bool:
