@@ -315,6 +315,8 @@ class DeviceInfo:
             none.
         parallel: Kernels of different queues may run on different threads at the same time; those
             of one queue on one at a time.
+        link_first: Its queues are enabled only while its link is up, which is all that it knows of
+            a link: two such devices, joined, must not wait for each other.
     """
 
     type: str
@@ -324,3 +326,4 @@ class DeviceInfo:
     doorbells: int = 0
     max_frame: int = 0
     parallel: bool = False
+    link_first: bool = False

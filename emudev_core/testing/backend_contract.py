@@ -19,13 +19,17 @@ __all__ = ["BackendContract", "FrameBackendContract"]
 
 
 class BackendContract(Contract):
-    """What a host may rely on in every backend of one device.
+    """What a host may rely on in every backend.
 
     Attributes:
         vdev: The backend under test without its device, such as ``tap_backend,iface=tap7``.
     """
 
     vdev: ClassVar[str]
+
+    def devices(self, host: Host, device: Device) -> str:
+        """The keys that name its devices; one of several devices adds the others here."""
+        return f"emu={device.name}"
 
     @pytest.fixture
     def device(self, host: Host) -> Device:
@@ -43,20 +47,20 @@ class BackendContract(Contract):
     @pytest.fixture
     def backend(self, host: Host, device: Device) -> Any:
         """The backend, started."""
-        backend = host.add(f"{self.vdev},emu={device.name}")
+        backend = host.add(f"{self.vdev},{self.devices(host, device)}")
         host.start()
         return backend
 
     def test_building_opens_nothing(self, host: Host, device: Device) -> None:
         """Mistakes of other entries must show before anything is opened."""
         before = descriptors()
-        host.add(f"{self.vdev},emu={device.name}")
+        host.add(f"{self.vdev},{self.devices(host, device)}")
         assert left_open(before) == []
 
     def test_a_device_without_queues_is_refused_with_a_reason(self, host: Host) -> None:
         """Before anything starts."""
         device = host.add("emu_exerciser,id=0")
-        host.add(f"{self.vdev},emu={device.name}")
+        host.add(f"{self.vdev},{self.devices(host, device)}")
         with pytest.raises(EmudevError, match=r"refuses exerciser_emudev_0: \w"):
             host.start()
         assert device.state is not State.STARTED

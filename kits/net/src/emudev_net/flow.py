@@ -202,6 +202,15 @@ class Flow:
         self.words[S_TAKES] = int(takes)
 
     @property
+    def drop(self) -> bool:
+        """Whether what the sink has no room for is lost; may be set at any time, on any thread."""
+        return bool(self.words[k.DROP])
+
+    @drop.setter
+    def drop(self, drop: bool) -> None:
+        self.words[k.DROP] = int(drop)
+
+    @property
     def rows(self) -> int:
         """Rows of the source that are done since the flow was made."""
         return self.words[k.ROWS]

@@ -213,6 +213,10 @@ class Worker:
         finally:
             self.go_on()
 
+    def outcome(self, lane: int) -> int:
+        """What the last run of a lane's flow ended with, a `flow.Outcome`; any thread."""
+        return 0 if self._table is None else self._table[(lane * k.LANE + k.OUTCOME) // 8]
+
     # -- resting
 
     def hold(self) -> None:

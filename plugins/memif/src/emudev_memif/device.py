@@ -326,6 +326,7 @@ class MemifDevice:
             doorbells=2 * self.pairs,
             max_frame=self.config.mtu + HEADERS,
             parallel=True,
+            link_first=True,
         )
 
     @hookimpl

@@ -155,13 +155,18 @@ class AvfDriver:
         else:
             self._write("VFINT_DYN_CTLN1", INT_ENABLE, vector - 1)
 
-    def open(self) -> None:
+    def open(self, *, wait: bool = True) -> None:
         """Set the queues up, enable them, and wait for the link.
+
+        Args:
+            wait: False leaves the link to `service`, for a link that needs something else first.
 
         Raises:
             DriverError: A request was refused, or no link within `LINK_TIMEOUT`.
         """
         self._set_up()
+        if not wait:
+            return
         deadline = time.monotonic() + LINK_TIMEOUT
         while not self.link:
             if time.monotonic() > deadline:

@@ -1,0 +1,1 @@
+"""The backend ``wire``: joins two emulated devices, queue to queue."""
