@@ -646,6 +646,38 @@ def test_a_saved_device_goes_on_in_another_one(machine, make):
     assert mail.request(15, struct.pack("<HHII", 1, 0, 0, 0))[0] == 0
 
 
+def test_a_device_with_256_enabled_queues_is_saved_and_goes_on(make):
+    """Bit sets of 256 queues fit no integer of a saved record."""
+    machine = make(queues=256).plug()
+    machine.probe(caps=0xBE0BC7E1)
+    machine.mail.send(29, struct.pack("<H", 256))
+    machine.until(lambda: machine.read(ARQLEN) >> 31 == 0)
+    machine.until(lambda: machine.read(RSTAT) == 2)
+    machine.mail.start()
+    status, data = machine.mail.request(3, struct.pack("<I", 0xBE0BC7E1))
+    assert (status, struct.unpack_from("<HH", data, 2)) == (0, (256, 63))
+    rings = machine.memory.take(2 * 32 * 32)
+    for first in range(0, 256, 32):
+        message = struct.pack("<HHI", 1, 32, 0)
+        for queue in range(first, first + 32):
+            message += struct.pack("<HHHHQQ", 1, queue, 32, 0, rings, 0)
+            message += struct.pack(
+                "<HHIHHIIBBBBQiI", 1, queue, 32, 0, 0, 1536, 9728, 0, 1, 0, 0, rings + 1024, 0, 0
+            )
+        assert machine.mail.request(6, message)[0] == 0
+    every = struct.pack("<HHHH", 1, 0, 2, 0) + struct.pack("<iHH", 0, 0, 256)
+    assert machine.mail.request(107, every + struct.pack("<iHH", 1, 0, 256))[0] == 0
+    machine.write(0x23FC, 31)
+    saved = machine.device.save()
+    other = make(queues=256)
+    other.device.stop()
+    other.device.restore(saved)
+    other.device.start()
+    assert other.device.save() == saved
+    assert all(ring.enabled for ring in (*other.avf.port.rx, *other.avf.port.tx))
+    assert other.avf.port.rx[255].doorbell.value == 31
+
+
 @pytest.mark.parametrize("queues", [1, 3])
 def test_a_device_of_another_size_is_not_taken(machine, make, queues):
     from emudev_core.errors import DecodeError

@@ -6,14 +6,14 @@ from emudev_pci.register_file import RegisterFile
 #: avf.md 2.1, as printed there: name, index, offset, reset.
 TABLE = [
     ("QTX_TAIL1", 0, 0x0000, 0),
-    ("QTX_TAIL1", 15, 0x003C, 0),
+    ("QTX_TAIL1", 255, 0x03FC, 0),
     ("QRX_TAIL1", 0, 0x2000, 0),
-    ("QRX_TAIL1", 15, 0x203C, 0),
+    ("QRX_TAIL1", 255, 0x23FC, 0),
     ("VFINT_ITRN1", 0, 0x2800, 0),
     ("VFINT_ITRN1", 16, 0x2840, 0),
     ("VFINT_ITRN1", 16 * 2 + 15, 0x2800 + 64 * 2 + 4 * 15, 0),
     ("VFINT_DYN_CTLN1", 0, 0x3800, 0),
-    ("VFINT_DYN_CTLN1", 15, 0x383C, 0),
+    ("VFINT_DYN_CTLN1", 63, 0x38FC, 0),
     ("VFINT_ICR01", 0, 0x4800, 0),
     ("VFINT_ITR01", 2, 0x4C08, 0),
     ("VFINT_ICR0_ENA1", 0, 0x5000, 0),

@@ -13,7 +13,10 @@ from .virtchnl.opcodes import ALLOWED_CAPS, DEFAULT_CAPS
 
 __all__ = ["AvfConfig", "default_mac", "parse_mac"]
 
-MAX_QUEUES: Final = 16
+MAX_QUEUES: Final = 256
+#: Interrupt vectors, the mailbox' included: 64 queue vectors have registers (avf.md 2.1), and the
+#: data plane keeps the vectors that are due in the lower 63 bits of a word.
+MAX_VECTORS: Final = 63
 #: Ethernet header and two tags, bytes: what a frame of a backend has beside its payload.
 HEADERS: Final = 22
 #: What the guest's largest MTU and the longest frame differ by: those and the FCS.
@@ -24,7 +27,12 @@ class AvfConfig(ProviderConfig):
     """Configuration of an Intel Adaptive Virtual Function."""
 
     queues: Annotated[
-        int, Meta(ge=1, le=MAX_QUEUES, description="queue pairs; the guest sees one vector more")
+        int,
+        Meta(
+            ge=1,
+            le=MAX_QUEUES,
+            description="queue pairs; a guest sees 16 unless its driver asks for more (DPDK)",
+        ),
     ] = 1
     mac: Annotated[
         str,
@@ -69,6 +77,11 @@ class AvfConfig(ProviderConfig):
             "for them by a timer"
         ),
     ] = "messages"
+
+    @property
+    def vectors(self) -> int:
+        """Interrupt vectors: one a queue pair as far as they go, and the mailbox'."""
+        return min(self.queues + 1, MAX_VECTORS)
 
     def __post_init__(self) -> None:
         if self.mac:

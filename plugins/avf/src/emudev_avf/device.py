@@ -70,7 +70,7 @@ class AvfDevice(PciFunction):
 
     def __init__(self, config: AvfConfig, context: ProviderContext) -> None:
         pairs = config.queues
-        self.msix = Msix(vectors=pairs + 1, bar=MSIX_BAR, table=0, pending=0x2000, at=0x70)
+        self.msix = Msix(vectors=config.vectors, bar=MSIX_BAR, table=0, pending=0x2000, at=0x70)
         super().__init__(config, context)
         self.config: AvfConfig = config
         mac = parse_mac(config.mac) if config.mac else default_mac(self.name)
@@ -78,7 +78,7 @@ class AvfDevice(PciFunction):
         self._watch: TailWatch | None = None
         self.port = Port(
             pairs,
-            pairs + 1,
+            config.vectors,
             max_frame=config.mtu + HEADERS,
             paused=context.device.paused,
             tails=self._tails,
@@ -201,7 +201,7 @@ class AvfDevice(PciFunction):
 
     @MAP.on_write("VFINT_DYN_CTLN1")
     def _control_queue_vector(self, index: int, value: int) -> None:
-        if index < self.config.queues:
+        if index + 1 < self.config.vectors:
             self.port.vectors[index + 1].control(value)
 
     # -- mailbox

@@ -174,16 +174,18 @@ class Ring:
         with self._port.paused():
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
             self._set(Q_HEAD, head)
-            self._set(Q_ENABLED, ON)
-            self._port.recount()
+            self._enabled(ON)
         return True
 
     def disable(self) -> None:
         """Stop: no kernel touches ring or buffers when this returns."""
         with self._port.paused():
-            self._set(Q_ENABLED, OFF)
+            self._enabled(OFF)
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
-            self._port.recount()
+
+    def _enabled(self, value: int) -> None:
+        """Store it, whatever it was."""
+        self._set(Q_ENABLED, value)
 
     def map_vector(self, vector: int | None) -> None:
         """Set the vector that its interrupts go to; kept over configure and disable (fact 6)."""
@@ -245,6 +247,11 @@ class RxRing(Ring):
 
     SIZE = RX_SIZE
     REASONS = RX_REASONS
+
+    def _enabled(self, value: int) -> None:
+        """Count it, too: a queue that stopped at a fault is enabled still."""
+        self._port.count_receiving(int(value != OFF) - int(self.enabled))
+        super()._enabled(value)
 
     def configure(
         self,

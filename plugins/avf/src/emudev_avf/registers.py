@@ -18,8 +18,8 @@ __all__ = ["MAP", "SIZE"]
 
 #: Bytes of BAR 0. The highest register that drivers touch is at 0xD03C.
 SIZE: Final = 0x2_0000
-#: Queue vectors that VFINT_ITRN1's stride leaves room for.
-QUEUE_VECTORS: Final = 16
+#: Queue vectors that have a control register.
+QUEUE_VECTORS: Final = 64
 #: Words of the throttle block between one index and the next (stride 64 bytes).
 ITR_STRIDE: Final = 16
 

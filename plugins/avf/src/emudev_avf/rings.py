@@ -29,7 +29,7 @@ from .interrupts import Vector, change_vector, notify
 from .queues import RxRing, TxRing
 from .rx_pieces import SCRATCH_WORDS
 from .tails import MappedTails
-from .virtchnl.limits import RSS_KEY_SIZE, RSS_LUT_SIZE
+from .virtchnl.limits import LARGE_LUT_SIZE, RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
     P_CRC_TABLE,
     P_DUE,
@@ -44,6 +44,7 @@ from .words import (
     P_RSS_HENA,
     P_RSS_KEY,
     P_RSS_LUT,
+    P_RSS_MASK,
     P_RX_COUNT,
     P_RX_DUE,
     P_RX_ENABLED,
@@ -188,9 +189,9 @@ class Port:
         self.set_vlan_offload()
         self.set_rss(b"", b"", 0)
 
-    def recount(self) -> None:
-        """Count the enabled receive queues anew; the rings call it."""
-        self.words[P_RX_ENABLED // 8] = sum(ring.enabled for ring in self.rx)
+    def count_receiving(self, change: int) -> None:
+        """Count one enabled receive queue more (1) or less (-1); the rings call it."""
+        self.words[P_RX_ENABLED // 8] += change
 
     def set_memory(self, table: MemoryTable) -> None:
         """Use another memory table: no kernel touches what is not in it when this returns."""
@@ -224,25 +225,28 @@ class Port:
 
         Args:
             key: 52 bytes, or empty; all zero is off, too.
-            lut: 64 queue numbers, or empty.
+            lut: 64 or 512 queue numbers, or empty.
             hena: The packet types that are hashed; avf.md 7.
 
         Raises:
             ValueError: Another length.
         """
-        if len(key) not in (0, RSS_KEY_SIZE) or len(lut) not in (0, RSS_LUT_SIZE):
+        sizes = (0, RSS_LUT_SIZE, LARGE_LUT_SIZE)
+        if len(key) not in (0, RSS_KEY_SIZE) or len(lut) not in sizes:
             raise ValueError(
-                f"RSS takes {RSS_KEY_SIZE} bytes of key and {RSS_LUT_SIZE} of table, "
+                f"RSS takes {RSS_KEY_SIZE} bytes of key and {RSS_LUT_SIZE} or "
+                f"{LARGE_LUT_SIZE} of table, "
                 f"not {len(key)} and {len(lut)}"
             )
         table = None
         if lut:
-            table = Words(RSS_LUT_SIZE)
+            table = Words(len(lut))
             for i, queue in enumerate(lut):
                 table[i] = queue
         on = table is not None and any(key)
         with self.paused():
             self._swap(P_RSS_LUT, table)
+            self.words[P_RSS_MASK // 8] = max(len(lut), 1) - 1
             if key != self._key or not on:
                 self._key = key if on else b""
                 self._swap(P_RSS_KEY, ToeplitzTable(key) if on else None)

@@ -104,6 +104,7 @@ from .words import (
     P_RSS_HENA,
     P_RSS_KEY,
     P_RSS_LUT,
+    P_RSS_MASK,
     P_RX_COUNT,
     P_RX_ENABLED,
     P_RX_QUEUES,
@@ -274,7 +275,7 @@ def choose_queue(port: int, value: int) -> int:
     """Address of the words of the queue for a hash (-1: none), or 0 if it is not enabled."""
     index = 0
     if value >= 0:
-        index = load64(load64(port + P_RSS_LUT) + 8 * (value & 63))
+        index = load64(load64(port + P_RSS_LUT) + 8 * (value & load64(port + P_RSS_MASK)))
     if index >= load64(port + P_RX_COUNT):
         return 0
     queue = load64(port + P_RX_QUEUES) + 8 * QUEUE_WORDS * index

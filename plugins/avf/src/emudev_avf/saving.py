@@ -12,14 +12,14 @@ from emudev_core.errors import DecodeError
 
 from .mailbox import Message
 from .resets import ResetState
-from .vf import Lasting, VfState
+from .vf import Lasting, VfState, bits
 
 if TYPE_CHECKING:
     from .device import AvfDevice
 
 __all__ = ["Saved", "restore_device", "save_device"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @attrs.frozen
@@ -41,7 +41,8 @@ class Saved:
 
     Attributes:
         version: Of this record.
-        state, lasting: Of the VF.
+        state, lasting: Of the VF; the state without its enabled queues.
+        rx_enabled, tx_enabled: Numbers of the enabled queues.
         reset: Where its reset is.
         waiting: Messages that found no buffer yet.
         vectors: By number.
@@ -51,6 +52,8 @@ class Saved:
     version: int
     state: VfState
     lasting: Lasting
+    rx_enabled: list[int]
+    tx_enabled: list[int]
     reset: ResetState
     waiting: list[Message]
     vectors: list[SavedVector]
@@ -61,10 +64,14 @@ class Saved:
 def save_device(device: AvfDevice) -> dict[str, Any]:
     """The record of a device, as values that msgspec encodes."""
     device.apply_hash_registers()
+    state = device.vf.state
     record = Saved(
         version=VERSION,
-        state=device.vf.state,
+        state=attrs.evolve(state, rx_enabled=0, tx_enabled=0),
         lasting=device.vf.lasting,
+        # Bit sets of 256 queues are larger than the integers that a record can hold.
+        rx_enabled=bits(state.rx_enabled),
+        tx_enabled=bits(state.tx_enabled),
         reset=device.resets.state,
         waiting=list(device.mailbox.waiting),
         vectors=[SavedVector(v.enabled, v.pending) for v in device.port.vectors],
@@ -87,10 +94,15 @@ def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
     except msgspec.ValidationError as exc:
         raise DecodeError(f"{device.name}: saved state: {exc}") from exc
     _check(device, record)
+    state = attrs.evolve(
+        record.state,
+        rx_enabled=sum(1 << queue for queue in set(record.rx_enabled)),
+        tx_enabled=sum(1 << queue for queue in set(record.tx_enabled)),
+    )
     port = device.port
     device.resets.restore(record.reset)
     try:
-        device.vf.restore(record.state, record.lasting, record.rx_heads, record.tx_heads)
+        device.vf.restore(state, record.lasting, record.rx_heads, record.tx_heads)
     except (ValueError, OverflowError) as exc:
         raise DecodeError(f"{device.name}: saved state: {exc}") from exc
     device.mailbox.restore(record.waiting)
@@ -109,16 +121,19 @@ def _check(device: AvfDevice, record: Saved) -> None:
     if record.version != VERSION:
         raise DecodeError(f"{where}: expected version {VERSION}, came {record.version}")
     lengths = (len(record.vectors), len(record.rx_heads), len(record.tx_heads))
-    if lengths != (pairs + 1, pairs, pairs):
+    if lengths != (device.config.vectors, pairs, pairs):
         raise DecodeError(f"{where}: it is of a device with {len(record.rx_heads)} queue pairs")
     state, lasting = record.state, record.lasting
     queues = {*state.rx, *state.tx, *state.rx_vectors, *state.tx_vectors}
     if not all(0 <= queue < pairs for queue in queues):
         raise DecodeError(f"{where}: queues {sorted(queues)}, it has {pairs}")
     vectors = {*state.rx_vectors.values(), *state.tx_vectors.values()}
-    if not all(0 <= vector <= pairs for vector in vectors):
-        raise DecodeError(f"{where}: vectors {sorted(vectors)}, it has {pairs + 1}")
-    if (state.rx_enabled | state.tx_enabled) >> pairs or not 1 <= lasting.queue_pairs <= pairs:
-        raise DecodeError(f"{where}: enabled queues {state.rx_enabled:#x}, it has {pairs}")
+    if not all(0 <= vector < device.config.vectors for vector in vectors):
+        raise DecodeError(f"{where}: vectors {sorted(vectors)}, it has {device.config.vectors}")
+    enabled = {*record.rx_enabled, *record.tx_enabled}
+    if not all(0 <= queue < pairs for queue in enabled) or state.rx_enabled or state.tx_enabled:
+        raise DecodeError(f"{where}: enabled queues {sorted(enabled)}, it has {pairs}")
+    if not 1 <= lasting.queue_pairs <= pairs:
+        raise DecodeError(f"{where}: {lasting.queue_pairs} queue pairs, it has {pairs}")
     if len(lasting.mac) != 6 or any(len(address) != 6 for address in state.addresses):
         raise DecodeError(f"{where}: a MAC address has 6 bytes")

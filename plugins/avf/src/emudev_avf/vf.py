@@ -19,11 +19,11 @@ from emudev_core.queues import rx_queue, tx_queue
 from .config import FRAME_OVERHEAD, AvfConfig
 from .filters import PROMISCUOUS_MULTICAST, PROMISCUOUS_UNICAST
 from .rings import Port, TagPlace
-from .virtchnl.limits import HENA_CAPS
+from .virtchnl.limits import DEFAULT_PAIRS, HENA_CAPS, LARGE_LUT_SIZE, RSS_LUT_SIZE
 from .virtchnl.messages import PfEvent
 from .virtchnl.opcodes import Cap, EventCode, Op, legacy_speed
 
-__all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState", "host_time"]
+__all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState", "bits", "host_time"]
 
 SEVERITY_RESET: Final = 255
 
@@ -71,7 +71,7 @@ class VfState:
         vlan_filter: Whether unknown VLAN ids are dropped.
         strip: Whether the tag of received frames is taken out.
         rss_key: 52 bytes, or empty.
-        rss_lut: 64 queues, or empty.
+        rss_lut: 64 or 512 queues, or empty.
         rss_hena: Hashed packet types.
     """
 
@@ -159,7 +159,7 @@ class Vf:
         self.link = False
         self.speed = config.link_speed
         self.state = VfState()
-        self.lasting = Lasting(mac=mac, queue_pairs=config.queues)
+        self.lasting = Lasting(mac=mac, queue_pairs=min(config.queues, DEFAULT_PAIRS))
         self._wanted_pairs = 0
         self.show_all()
 
@@ -173,12 +173,23 @@ class Vf:
     @property
     def queue_pairs(self) -> int:
         """Queue pairs that the guest may use."""
-        return self.lasting.queue_pairs
+        return min(self.lasting.queue_pairs, self.most_pairs)
+
+    @property
+    def most_pairs(self) -> int:
+        """Queue pairs that the guest may ask for."""
+        large = Cap.LARGE_NUM_QPAIRS in self.caps
+        return self.config.queues if large else min(self.config.queues, DEFAULT_PAIRS)
+
+    @property
+    def lut_size(self) -> int:
+        """Entries of the lookup table of the hash."""
+        return RSS_LUT_SIZE if self.queue_pairs <= RSS_LUT_SIZE else LARGE_LUT_SIZE
 
     @property
     def max_vectors(self) -> int:
         """Interrupt vectors, the mailbox' included."""
-        return self.config.queues + 1
+        return self.config.vectors
 
     @property
     def max_frame(self) -> int:
@@ -349,7 +360,8 @@ class Vf:
         self.port.reset()
         self.state = VfState()
         if power:
-            self.lasting = Lasting(mac=self.mac, queue_pairs=self.config.queues)
+            pairs = min(self.config.queues, DEFAULT_PAIRS)
+            self.lasting = Lasting(mac=self.mac, queue_pairs=pairs)
             self._wanted_pairs = 0
         elif self._wanted_pairs:
             self.lasting.queue_pairs = self._wanted_pairs

@@ -102,10 +102,11 @@ P_VLANS: Final = 8 * 13  #: address of the bit set of accepted VLAN ids, 0 accep
 P_STRIP: Final = 8 * 14  #: a `TagPlace`
 P_STRIP_TPID: Final = 8 * 15
 P_RSS_KEY: Final = 8 * 16  #: address of the hash table of the key, 0 = no hash
-P_RSS_LUT: Final = 8 * 17  #: address of 64 words, or 0
+P_RSS_LUT: Final = 8 * 17  #: address of the words of the lookup table, or 0
 P_RSS_HENA: Final = 8 * 18  #: bit set of hashed packet types
 P_CRC_TABLE: Final = 8 * 19  #: address of 256 words
 P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
+P_RSS_MASK: Final = 8 * 21  #: words of the lookup table less one; a power of two less one
 # Written by kernels.
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
 P_FILTERED: Final = 8 * 25  #: frames that were not for this port

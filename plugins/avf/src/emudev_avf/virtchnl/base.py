@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .handlers import SILENT, Answer, check, handler
-from .limits import RSS_KEY_SIZE, RSS_LUT_SIZE, VSI_ID
+from .limits import RSS_KEY_SIZE, VSI_ID
 from .messages import EthStats, GetVfResources, QueueSelect, Version, VfResources, VsiResource
 from .opcodes import LEGACY_CAPS, Op
 
@@ -46,7 +46,7 @@ def get_vf_resources(vf: Vf, payload: bytes) -> Answer:
         max_mtu=vf.max_frame,
         vf_cap_flags=granted,
         rss_key_size=RSS_KEY_SIZE,
-        rss_lut_size=RSS_LUT_SIZE,
+        rss_lut_size=vf.lut_size,
     )
     vsi = VsiResource(
         vsi_id=VSI_ID,

@@ -20,11 +20,16 @@ __all__ = [
     "Promiscuous",
     "PtpCaps",
     "PtpCapsBehindRegs",
+    "QueueChunk",
+    "QueueChunksHead",
     "QueueSelect",
+    "QueueVector",
+    "QueueVectorsHead",
     "RequestQueues",
     "RssHena",
     "RssKeyHead",
     "RssLutHead",
+    "RssRegion",
     "RxQueueInfo",
     "TxQueueInfo",
     "VectorMap",
@@ -61,12 +66,12 @@ class VfResources(Wire):
     """GET_VF_RESOURCES, head of the reply; a `VsiResource` follows for each VSI."""
 
     num_vsis: int = u16("number of VSIs: 1")
-    num_queue_pairs: int = u16("queue pairs, 1 to 16")
+    num_queue_pairs: int = u16("queue pairs, 1 to 16; up to 256 for who asked for more")
     max_vectors: int = u16("interrupt vectors, the mailbox' included; at least 2")
     max_mtu: int = u16("longest frame, bytes, two tags and FCS included; 0 for no limit")
     vf_cap_flags: int = u32("granted capability flags")
     rss_key_size: int = u32("bytes of the hash key: 52")
-    rss_lut_size: int = u32("entries of the lookup table: 64")
+    rss_lut_size: int = u32("entries of the lookup table: 64, or 512 for more than 64 queue pairs")
 
 
 @wire(size=16)
@@ -247,6 +252,54 @@ class RequestQueues(Wire):
     """REQUEST_QUEUES, request and, where it was not accepted, reply."""
 
     num_queue_pairs: int = u16("wanted; in the reply the most that can be had")
+
+
+@wire(size=8)
+class QueueChunksHead(Wire):
+    """ENABLE_QUEUES_V2, DISABLE_QUEUES_V2, head; `QueueChunk` elements follow."""
+
+    vport_id: int = u16("the VSI")
+    pad1: int = u16("zero", default=0)
+    num_chunks: int = u16("number of ranges", default=0)
+    reserved: int = u16("zero", default=0)
+
+
+@wire(size=8)
+class QueueChunk(Wire):
+    """A range of queues of one direction."""
+
+    type: int = s32("a QueueType")
+    start_queue_id: int = u16("the first queue", default=0)
+    num_queues: int = u16("how many", default=0)
+
+
+@wire(size=8)
+class QueueVectorsHead(Wire):
+    """MAP_QUEUE_VECTOR, head; `QueueVector` elements follow."""
+
+    vport_id: int = u16("the VSI")
+    num_qv_maps: int = u16("number of elements", default=0)
+    pad1: int = u32("zero", default=0)
+
+
+@wire(size=16)
+class QueueVector(Wire):
+    """The vector of one queue."""
+
+    queue_id: int = u16("number of the queue")
+    vector_id: int = u16("interrupt vector, 0 for the mailbox'", default=0)
+    pad1: int = u32("zero", default=0)
+    itr_idx: int = s32("throttle 0 to 2, or 3 for none, a hint", default=0)
+    queue_type: int = s32("a QueueType", default=0)
+
+
+@wire(size=8)
+class RssRegion(Wire):
+    """GET_MAX_RSS_QREGION, reply."""
+
+    vport_id: int = u16("the VSI")
+    qregion_width: int = u16("the table of the hash may name 2 to this power queues", default=0)
+    pad1: int = u32("zero", default=0)
 
 
 @wire(size=40)

@@ -17,6 +17,7 @@ __all__ = [
     "EventCode",
     "Op",
     "PtpCap",
+    "QueueType",
     "Status",
     "VlanSupport",
     "legacy_speed",
@@ -50,6 +51,7 @@ class Op(enum.IntEnum):
     ENABLE_VLAN_STRIPPING = 27
     DISABLE_VLAN_STRIPPING = 28
     REQUEST_QUEUES = 29
+    GET_MAX_RSS_QREGION = 50
     GET_OFFLOAD_VLAN_V2_CAPS = 51
     ADD_VLAN_V2 = 52
     DEL_VLAN_V2 = 53
@@ -61,6 +63,9 @@ class Op(enum.IntEnum):
     DISABLE_VLAN_FILTERING_V2 = 59
     PTP_GET_CAPS = 60
     PTP_GET_TIME = 61
+    ENABLE_QUEUES_V2 = 107
+    DISABLE_QUEUES_V2 = 108
+    MAP_QUEUE_VECTOR = 111
 
 
 class Status(enum.IntEnum):
@@ -116,6 +121,7 @@ DEFAULT_CAPS: Final = (
     | Cap.WB_ON_ITR
     | Cap.REQ_QUEUES
     | Cap.ADV_LINK_SPEED
+    | Cap.LARGE_NUM_QPAIRS
     | Cap.CRC
     | Cap.VLAN_V2
     | Cap.RSS_PF
@@ -144,6 +150,13 @@ class AddressType(enum.IntEnum):
     LEGACY = 0
     PRIMARY = 1
     EXTRA = 2
+
+
+class QueueType(enum.IntEnum):
+    """Direction of a range of queues, seen from the guest."""
+
+    TX = 0
+    RX = 1
 
 
 class PtpCap(enum.IntFlag):

@@ -187,6 +187,6 @@ def request_queues(vf: Vf, payload: bytes) -> Answer:
     """Another number of queue pairs: granted by a reset without a reply, else told the most."""
     wanted = RequestQueues.unpack(payload).num_queue_pairs
     check(wanted > 0, "0 queue pairs")
-    if wanted > vf.config.queues:
-        return Answer(RequestQueues(num_queue_pairs=vf.config.queues).pack())
+    if wanted > vf.most_pairs:
+        return Answer(RequestQueues(num_queue_pairs=vf.most_pairs).pack())
     return Answer(silent=True, then=lambda: vf.want_queue_pairs(wanted))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .base import check_vsi
 from .handlers import OK, Answer, check, handler
-from .limits import HENA_CAPS, RSS_KEY_SIZE, RSS_LUT_SIZE
+from .limits import HENA_CAPS, RSS_KEY_SIZE
 from .messages import RssHena, RssKeyHead, RssLutHead
 from .opcodes import Cap, Op
 
@@ -31,10 +31,10 @@ def config_rss_key(vf: Vf, payload: bytes) -> Answer:
 
 @handler(Op.CONFIG_RSS_LUT, gate=Cap.RSS_PF)
 def config_rss_lut(vf: Vf, payload: bytes) -> Answer:
-    """64 queues, or none to turn the hash off."""
+    """As many queues as were reported (64, or 512), or none to turn the hash off."""
     head = RssLutHead.unpack(payload)
     check_vsi(head.vsi_id)
-    check(head.lut_entries in (0, RSS_LUT_SIZE), "a table of %d entries", head.lut_entries)
+    check(head.lut_entries in (0, vf.lut_size), "a table of %d entries", head.lut_entries)
     lut = payload[RssLutHead.SIZE : RssLutHead.SIZE + head.lut_entries]
     check(len(lut) == head.lut_entries, "%d entries of %d", len(lut), head.lut_entries)
     check(all(queue < vf.queue_pairs for queue in lut), "queues up to %d", max(lut, default=0))
