@@ -28,8 +28,11 @@ class Driver(Protocol):
 
     mac: bytes
 
-    def open(self) -> None:
-        """Bring the link up."""
+    def open(self, *, wait: bool = True) -> None:
+        """Bring the link up; or let it come when it comes, with `service`."""
+
+    def service(self) -> None:
+        """Take notice of what the device has told."""
 
     def send(self, frame: bytes) -> None:
         """Send a frame."""
@@ -60,8 +63,11 @@ class AvfGuest:
         self._driver.probe()
         self.mac = self._driver.resources.mac
 
-    def open(self) -> None:
-        self._driver.open()
+    def open(self, *, wait: bool = True) -> None:
+        self._driver.open(wait=wait)
+
+    def service(self) -> None:
+        self._driver.service()
 
     def send(self, frame: bytes) -> None:
         self._driver.send(frame)
@@ -101,8 +107,11 @@ class _MemifGuest:
     def _up(self) -> bool:
         return self._device.get_queue_info(rx_queue(0)).enabled
 
-    def open(self) -> None:
+    def open(self, *, wait: bool = True) -> None:
         raise NotImplementedError
+
+    def service(self) -> None:
+        """There is nothing to take notice of."""
 
     def leave(self) -> None:
         raise NotImplementedError
@@ -132,7 +141,7 @@ class MemifTwin(_MemifGuest):
         self._burst = Burst(256)
         self._twin: Any = None
 
-    def open(self) -> None:
+    def open(self, *, wait: bool = True) -> None:
         role = "server" if self._serves else "client"
         self._twin = self._host.add(
             f"emu_memif,id={next(self._ids)},memif-id={self._device.id},role={role},"
@@ -175,7 +184,7 @@ class MemifByHand(_MemifGuest):
         super().__init__(host, device)
         self._peer: Any = None
 
-    def open(self) -> None:
+    def open(self, *, wait: bool = True) -> None:
         from emudev_memif.testing import MemifClient, MemifServer
 
         turn, address = self._host.loop.turn, self._socket.encode()

@@ -34,6 +34,8 @@ TRANSPORT_KEYS = {"vfio_user": "path={folder}/s"}
 #: How many frames of the guest have reached a backend, by its object, where it is no port.
 COUNTS: dict[str, Callable[[Any], int]] = {"null": lambda backend: backend.stats()["frames"]}
 
+HOST_MAC = bytes.fromhex("02aabbccdd01")
+
 Receive = Callable[[Callable[[bytes], bool], Callable[[], None]], bytes | None]
 
 
@@ -48,6 +50,7 @@ class Far:
         count: How many frames of the guest have arrived; None if that can't be told.
         arriving: Frames that come to the first guest by themselves.
         keys: Of the backend's vdev string.
+        mac: Where frames for it go.
     """
 
     answers: bool = False
@@ -56,6 +59,7 @@ class Far:
     count: Callable[[], int] | None = None
     arriving: list[bytes] = field(default_factory=list)
     keys: str = ""
+    mac: bytes = HOST_MAC
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from drivers import VARIANTS, Driver, Variant
-from recipes import COUNTS, TRANSPORT_KEYS, Far, far_side, needs_keys, vdev
+from recipes import COUNTS, HOST_MAC, TRANSPORT_KEYS, Far, far_side, needs_keys, vdev
 from wires import Wire, as_port
 
 from emudev_core.errors import EmudevError
@@ -62,6 +62,43 @@ def descriptors() -> list[str]:
     return sorted(found)
 
 
+class OtherEnd:
+    """The second device of a backend that joins two: what its guest does is the far side."""
+
+    def __init__(self, host: Host, device: Any, variant: Variant, folder: Path) -> None:
+        self.folder = folder
+        self._host = host
+        self._device = device
+        self._variant = variant
+        self._driver: Driver | None = None
+
+    def join(self, far: Far) -> None:
+        """Its guest, with or without a link by now; again does nothing."""
+        if self._driver is not None:
+            return
+        assert self._variant.driver is not None
+        driver = self._driver = self._variant.driver(self._host, self._device)
+        driver.open(wait=False)
+        far.mac = driver.mac
+        far.send = driver.send
+
+        def receive(fits: Callable[[bytes], bool], turn: Callable[[], None]) -> bytes | None:
+            for _ in range(200):
+                turn()
+                driver.service()
+                for frame in driver.receive(0.005):
+                    if fits(frame):
+                        return frame
+            return None
+
+        far.receive = receive
+
+    def leave(self) -> None:
+        """Its guest goes."""
+        if self._driver is not None:
+            self._driver.vanish()
+
+
 class Combination:
     """One provider, transport and backend, started."""
 
@@ -86,7 +123,22 @@ class Combination:
         self.refused = False
         carried = f"transport={transport}" if transport else ""
         self.device: Any = self.host.add(vdev(provider, "id=3", own, carried, keys))
-        self._ports = self._add_backend(backend)
+        self._other: OtherEnd | None = None
+        self._ports: tuple[Any, Any] = (None, None)
+        devices = PLUGINS.backends[backend].devices
+        if len(devices) == 2:
+            there = folder / "other"
+            there.mkdir()
+            own = variant.keys.format(folder=there)
+            keys = TRANSPORT_KEYS.get(transport, "").format(folder=there)
+            other = self.host.add(vdev(provider, "id=4", own, carried, keys))
+            self._other = OtherEnd(self.host, other, variant, there)
+            names = (
+                f"{key}={d.name}" for key, d in zip(devices, (self.device, other), strict=True)
+            )
+            self.host.add(vdev(backend, far.keys, *names))
+        else:
+            self._ports = self._add_backend(backend)
 
     def _add_backend(self, name: str) -> tuple[Any, Any]:
         """Add it; the port over the device and the one that its frames go to, if there are any."""
@@ -123,7 +175,11 @@ class Combination:
         """End everything."""
         if self._wire is not None:
             self._wire.close()
+        if self._other is not None:
+            self._other.leave()
         self.host.close()
+        if self._other is not None:
+            self._other.folder.rmdir()
 
     def turn(self) -> None:
         """Let the device's side run for a moment."""
@@ -139,6 +195,8 @@ class Combination:
         if self._variant.driver is None:
             pytest.skip(f"this suite has no driver for {self.provider}")
         driver = self._variant.driver(self.host, self.device)
+        if self._other is not None:
+            self._other.join(self.far)
         driver.open()
         if self._wire is not None:
             self._wire.join()
@@ -194,9 +252,6 @@ def frame_for(target: bytes, source: bytes, size: int, mark: int) -> bytes:
     return target + source + b"\x88\xb5" + body
 
 
-HOST_MAC = bytes.fromhex("02aabbccdd01")
-
-
 def to_host(combination: Combination, guest: Any, frame: bytes) -> None:
     """A frame from the guest arrives at the far side as it was sent."""
     guest.send(frame)
@@ -248,13 +303,13 @@ def traffic(combination: Combination, guest: Any) -> None:
     arrive_all(guest, far)
     for mark, size in enumerate((SMALL, SMALL + 1, FULL, JUMBO)):
         if far.receive is not None and size <= FULL:
-            to_host(combination, guest, frame_for(HOST_MAC, guest.mac, size, mark))
+            to_host(combination, guest, frame_for(far.mac, guest.mac, size, mark))
         if far.count is not None:
-            count_one(combination, guest, far.count, frame_for(HOST_MAC, guest.mac, size, mark))
+            count_one(combination, guest, far.count, frame_for(far.mac, guest.mac, size, mark))
         if far.send is not None and size <= FULL:
             to_guest(guest, frame_for(guest.mac, HOST_MAC, size, mark + 7), far.send)
         if far.answers:
-            sent = frame_for(HOST_MAC, guest.mac, size, mark)
+            sent = frame_for(far.mac, guest.mac, size, mark)
             back = sent[6:12] + sent[:6] + sent[12:]
             to_guest(guest, back, lambda _, sent=sent: guest.send(sent))
 
