@@ -1,6 +1,6 @@
-"""Packet types of the receive descriptor, and which hash goes with them, from the parser's kinds.
+"""Packet types of the receive descriptor, from the parser's kinds.
 
-Source: avf.md sections 6.10 and 7.
+Source: avf.md section 6.10.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from emudev_net.parse import (
     WHAT_UDP,
 )
 
-__all__ = ["hash_types", "ptype"]
+__all__ = ["ptype"]
 
 PTYPE_UNKNOWN: Final = 0
 PTYPE_L2: Final = 1
@@ -34,15 +34,6 @@ PTYPE_ARP: Final = 11
 #: Of IP, the first one: fragment; then other, UDP, (one unused), TCP, SCTP, ICMP.
 PTYPE_IPV4: Final = 22
 PTYPE_IPV6: Final = 88
-
-# Bits of the hash enable; the types of one row are hashed alike.
-HENA_IPV4_UDP: Final = 7 << 29
-HENA_IPV4_TCP: Final = 3 << 32
-HENA_IPV4_SCTP: Final = 1 << 34
-HENA_IPV4_OTHER: Final = 1 << 35
-HENA_IPV4_FRAGMENT: Final = 1 << 36
-#: An IPv6 bit is the IPv4 bit of the same name, 10 further up.
-HENA_IPV6_SHIFT: Final = 10
 
 
 @inline
@@ -73,21 +64,3 @@ def ptype(kind: int) -> int:
     if kind == KIND_EAPOL:
         return PTYPE_EAPOL
     return PTYPE_UNKNOWN
-
-
-@inline
-def hash_types(kind: int) -> int:
-    """The hash enable bits that say whether a `KIND_*` is hashed; 0 for what never is."""
-    if kind < KIND_IPV4:
-        return 0
-    what = kind & 0xF
-    bits = HENA_IPV4_OTHER
-    if what == WHAT_UDP:
-        bits = HENA_IPV4_UDP
-    elif what == WHAT_TCP:
-        bits = HENA_IPV4_TCP
-    elif what == WHAT_SCTP:
-        bits = HENA_IPV4_SCTP
-    elif what == WHAT_FRAGMENT:
-        bits = HENA_IPV4_FRAGMENT
-    return bits << HENA_IPV6_SHIFT if kind >= KIND_IPV6 else bits

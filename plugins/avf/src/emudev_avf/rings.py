@@ -11,7 +11,7 @@ Source: avf.md sections 2.3, 2.4, 4.5 to 4.7, 6 and 7.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple
 
@@ -27,6 +27,8 @@ from . import rx_kernels, tx_kernels
 from .filters import mac_table, vlan_table
 from .interrupts import Vector, change_vector, notify
 from .queues import RxRing, TxRing
+from .rss_inputs import rss_table
+from .rss_kernels import INPUT_WORDS
 from .rx_pieces import SCRATCH_WORDS
 from .tails import MappedTails
 from .virtchnl.limits import LARGE_LUT_SIZE, RSS_KEY_SIZE, RSS_LUT_SIZE
@@ -41,7 +43,7 @@ from .words import (
     P_MEMORY,
     P_NO_QUEUE,
     P_PROMISCUOUS,
-    P_RSS_HENA,
+    P_RSS_INPUTS,
     P_RSS_KEY,
     P_RSS_LUT,
     P_RSS_MASK,
@@ -220,16 +222,25 @@ class Port:
         """
         self.words[P_STRIP // 8] = int(strip)
 
-    def set_rss(self, key: bytes, lut: bytes, hena: int) -> None:
+    def set_rss(
+        self,
+        key: bytes,
+        lut: bytes,
+        hena: int,
+        rules: Mapping[int, int] | None = None,
+        function: int = 0,
+    ) -> None:
         """Set the hash: it is off (hash invalid, queue 0) without key, table or enabled types.
 
         Args:
             key: 52 bytes, or empty; all zero is off, too.
             lut: 64 or 512 queue numbers, or empty.
             hena: The packet types that are hashed; avf.md 7.
+            rules: What is hashed of some packet types, before `hena`; see `rss_inputs`.
+            function: A `RssFunction`.
 
         Raises:
-            ValueError: Another length.
+            ValueError: Another length, or no such function.
         """
         sizes = (0, RSS_LUT_SIZE, LARGE_LUT_SIZE)
         if len(key) not in (0, RSS_KEY_SIZE) or len(lut) not in sizes:
@@ -244,13 +255,17 @@ class Port:
             for i, queue in enumerate(lut):
                 table[i] = queue
         on = table is not None and any(key)
+        wanted = rss_table(hena, rules, function)
+        inputs = Words(len(wanted) + INPUT_WORDS)
+        for kind, fields in enumerate(wanted):
+            inputs[kind] = fields
         with self.paused():
             self._swap(P_RSS_LUT, table)
             self.words[P_RSS_MASK // 8] = max(len(lut), 1) - 1
             if key != self._key or not on:
                 self._key = key if on else b""
                 self._swap(P_RSS_KEY, ToeplitzTable(key) if on else None)
-            self.words[P_RSS_HENA // 8] = hena if hena < 1 << 63 else hena - (1 << 64)
+            self._swap(P_RSS_INPUTS, inputs)
 
     def map_queue(self, rx: bool, queue: int, vector: int | None) -> None:
         """Map a queue's interrupts to a vector (CONFIG_IRQ_MAP)."""

@@ -43,7 +43,6 @@ from emudev_net.primitives import (
     store64,
     store64_release,
 )
-from emudev_net.rss import hash_frame
 
 from .descriptors import (
     RX_DD,
@@ -62,8 +61,9 @@ from .descriptors import (
     RX_UMBCAST_SHIFT,
 )
 from .filters import accept_address, accept_vlan
-from .ptypes import hash_types, ptype
+from .ptypes import ptype
 from .ring_memory import add, mark_received, ring_entry
+from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
 from .rx_pieces import (
     F_CAST,
@@ -94,18 +94,12 @@ from .words import (
     HOLD_DISABLED,
     HOLD_FULL,
     HOLD_NONE,
-    ON,
     P_CRC_TABLE,
     P_FILTERED,
     P_HOLD,
     P_LOCK,
     P_MEMORY,
     P_NO_QUEUE,
-    P_RSS_HENA,
-    P_RSS_KEY,
-    P_RSS_LUT,
-    P_RSS_MASK,
-    P_RX_COUNT,
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_SCRATCH,
@@ -120,7 +114,6 @@ from .words import (
     Q_REASONS,
     Q_TAIL,
     Q_UNICAST,
-    QUEUE_WORDS,
     R_BUFFER_SIZE,
     R_KEEP_CRC,
     R_MAX_PACKET,
@@ -255,33 +248,6 @@ def arrange(port: int, frame: int, burst: int, row: int, kept: int) -> int:
     store64(frame + F_QWORD1, qword1)
     store64(frame + F_QWORD2, qword2)
     return 1
-
-
-@inline
-def hash_of(port: int, frame: int) -> int:
-    """The Toeplitz hash of a parsed frame, or -1 if it is not hashed; avf.md 7."""
-    key = load64(port + P_RSS_KEY)
-    parsed = frame + F_PARSED
-    kind = load64(parsed + 8 * OUT_KIND)
-    if key == 0 or load64(port + P_RSS_LUT) == 0:
-        return -1
-    if load64(port + P_RSS_HENA) & hash_types(kind) == 0:
-        return -1
-    return hash_frame(key, frame + F_HEADER_COPY, parsed, 1)
-
-
-@inline
-def choose_queue(port: int, value: int) -> int:
-    """Address of the words of the queue for a hash (-1: none), or 0 if it is not enabled."""
-    index = 0
-    if value >= 0:
-        index = load64(load64(port + P_RSS_LUT) + 8 * (value & load64(port + P_RSS_MASK)))
-    if index >= load64(port + P_RX_COUNT):
-        return 0
-    queue = load64(port + P_RX_QUEUES) + 8 * QUEUE_WORDS * index
-    if load64(queue + Q_ENABLED) != ON:
-        return 0
-    return queue
 
 
 @inline

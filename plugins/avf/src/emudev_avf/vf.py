@@ -73,6 +73,8 @@ class VfState:
         rss_key: 52 bytes, or empty.
         rss_lut: 64 or 512 queues, or empty.
         rss_hena: Hashed packet types.
+        rss_rules: What is hashed of some packet types instead; see `rss_inputs`.
+        rss_function: A `RssFunction`.
     """
 
     caps: int = 0
@@ -90,6 +92,8 @@ class VfState:
     rss_key: bytes = b""
     rss_lut: bytes = b""
     rss_hena: int = HENA_CAPS
+    rss_rules: dict[int, int] = attrs.field(factory=dict)
+    rss_function: int = 0
 
 
 @attrs.define
@@ -292,7 +296,9 @@ class Vf:
     def show_rss(self) -> None:
         """Bring key, table and hashed types to the data plane."""
         state = self.state
-        self.port.set_rss(state.rss_key, state.rss_lut, state.rss_hena)
+        self.port.set_rss(
+            state.rss_key, state.rss_lut, state.rss_hena, state.rss_rules, state.rss_function
+        )
 
     def set_rss_registers(self, hena: list[int], key: list[int], lut: list[int]) -> None:
         """Take the hash of a guest without RSS_PF, from its registers.

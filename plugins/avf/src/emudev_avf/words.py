@@ -103,7 +103,7 @@ P_STRIP: Final = 8 * 14  #: a `TagPlace`
 P_STRIP_TPID: Final = 8 * 15
 P_RSS_KEY: Final = 8 * 16  #: address of the hash table of the key, 0 = no hash
 P_RSS_LUT: Final = 8 * 17  #: address of the words of the lookup table, or 0
-P_RSS_HENA: Final = 8 * 18  #: bit set of hashed packet types
+P_RSS_INPUTS: Final = 8 * 18  #: address of the table of what is hashed, by kind; with room behind
 P_CRC_TABLE: Final = 8 * 19  #: address of 256 words
 P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
 P_RSS_MASK: Final = 8 * 21  #: words of the lookup table less one; a power of two less one

@@ -27,6 +27,7 @@ __all__ = [
     "QueueVectorsHead",
     "RequestQueues",
     "RssHena",
+    "RssHfunc",
     "RssKeyHead",
     "RssLutHead",
     "RssRegion",
@@ -245,6 +246,15 @@ class RssHena(Wire):
     """GET_RSS_HENA_CAPS, reply; SET_RSS_HENA, request."""
 
     hena: int = u64("bit set of hashed packet types")
+
+
+@wire(size=8)
+class RssHfunc(Wire):
+    """CONFIG_RSS_HFUNC."""
+
+    vsi_id: int = u16("the VSI")
+    rss_algorithm: int = u16("a RssFunction", default=0)
+    reserved: int = u32("zero", default=0)
 
 
 @wire(size=2)

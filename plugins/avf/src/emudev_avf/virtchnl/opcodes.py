@@ -51,6 +51,8 @@ class Op(enum.IntEnum):
     ENABLE_VLAN_STRIPPING = 27
     DISABLE_VLAN_STRIPPING = 28
     REQUEST_QUEUES = 29
+    ADD_RSS_CFG = 45
+    DEL_RSS_CFG = 46
     GET_MAX_RSS_QREGION = 50
     GET_OFFLOAD_VLAN_V2_CAPS = 51
     ADD_VLAN_V2 = 52
@@ -126,11 +128,12 @@ DEFAULT_CAPS: Final = (
     | Cap.VLAN_V2
     | Cap.RSS_PF
     | Cap.USO
+    | Cap.ADV_RSS_PF
     | Cap.PTP
 )
 
 #: Everything that is implemented: what ``caps=`` may offer.
-ALLOWED_CAPS: Final = DEFAULT_CAPS | Cap.VLAN
+ALLOWED_CAPS: Final = DEFAULT_CAPS | Cap.VLAN | Cap.RSS_REG
 
 #: What a driver of virtchnl 1.0 is taken to ask for, since it can't say.
 LEGACY_CAPS: Final = Cap.L2 | Cap.VLAN | Cap.RSS_PF
