@@ -137,7 +137,7 @@ def _check(device: AvfDevice, record: Saved) -> None:
         raise DecodeError(f"{where}: enabled queues {sorted(enabled)}, it has {pairs}")
     if not 1 <= lasting.queue_pairs <= pairs:
         raise DecodeError(f"{where}: {lasting.queue_pairs} queue pairs, it has {pairs}")
-    if state.rss_hena & ~HENA_CAPS or state.rss_function not in iter(RssFunction):
+    if state.rss_hena & ~HENA_CAPS or state.rss_function not in list(RssFunction):
         raise DecodeError(f"{where}: hash of types {state.rss_hena:#x} by {state.rss_function}")
     if len(lasting.mac) != 6 or any(len(address) != 6 for address in state.addresses):
         raise DecodeError(f"{where}: a MAC address has 6 bytes")

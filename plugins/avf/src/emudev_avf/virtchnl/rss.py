@@ -104,7 +104,7 @@ def config_rss_hfunc(vf: Vf, payload: bytes) -> Answer:
 
 def read_function(number: int) -> RssFunction:
     """A known function."""
-    check(number in iter(RssFunction), "hash function %d", number)
+    check(number in list(RssFunction), "hash function %d", number)
     return RssFunction(number)
 
 
