@@ -279,6 +279,9 @@ class AvfDevice(PciFunction):
 
     def _reset_changed(self) -> None:
         self.regs.VFGEN_RSTAT = self.resets.rstat
+        if self.resets.working:
+            # Linux probes a VF whose reset is completed: what it sent meanwhile has waited.
+            self.mailbox.send_tail_written()
 
     # -- backends ask
 

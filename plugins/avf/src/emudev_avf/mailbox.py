@@ -267,7 +267,7 @@ class Mailbox:
         address = (regs.VF_ATQBAH1 << 32 | regs.VF_ATQBAL1) + head * AqDescriptor.SIZE
         try:
             descriptor = AqDescriptor.unpack(self._read(address, AqDescriptor.SIZE))
-            payload, status = self._fetch(descriptor)
+            payload, status = self._fetch(descriptor, generation)
             if self._generation != generation:
                 return False
             flags = descriptor.flags | AqFlag.DD | AqFlag.CMP | (AqFlag.ERR if status else 0)
@@ -278,6 +278,8 @@ class Mailbox:
             if self._generation == generation:
                 regs.VF_ATQLEN1 |= CRIT
             return False
+        if self._generation != generation:
+            return False
         regs.VF_ATQH1 = (head + 1) % size
         if status:
             self.refused += 1
@@ -286,7 +288,7 @@ class Mailbox:
             self._receive(descriptor.cookie_high, payload)
         return True
 
-    def _fetch(self, descriptor: AqDescriptor) -> tuple[bytes, int]:
+    def _fetch(self, descriptor: AqDescriptor, generation: int) -> tuple[bytes, int]:
         """The payload of a command, and the status with which the command is completed."""
         if descriptor.opcode == AqOpcode.QUEUE_SHUTDOWN:
             return b"", 0
@@ -298,7 +300,8 @@ class Mailbox:
             return self._read(descriptor.address, descriptor.datalen), 0
         except MemoryAccessError as exc:
             log.debug("send buffer: %s", exc)
-            self._regs.VF_ATQLEN1 |= CRIT
+            if self._generation == generation:
+                self._regs.VF_ATQLEN1 |= CRIT
             return b"", AQ_EINVAL
 
     # -- the receive ring
@@ -340,6 +343,8 @@ class Mailbox:
                 self.dropped += 1
             if payload:
                 self._write(posted.address, payload)
+                if self._generation != generation:
+                    return False
             filled = AqDescriptor(
                 flags=posted.flags & AqFlag.LB | AqFlag.DD | AqFlag.CMP | AqFlag.BUF,
                 opcode=AqOpcode.SEND_TO_VF,
@@ -357,6 +362,8 @@ class Mailbox:
             log.debug("receive ring: %s", exc)
             if self._generation == generation:
                 regs.VF_ARQLEN1 |= CRIT
+            return False
+        if self._generation != generation:
             return False
         self._waiting.popleft()
         regs.VF_ARQH1 = (head + 1) % size
