@@ -67,6 +67,8 @@ RX_L2TAG1P: Final = 1 << 2
 RX_L3L4P: Final = 1 << 3
 RX_CRCP: Final = 1 << 4
 RX_UMBCAST_SHIFT: Final = 9
+RX_FLM: Final = 1 << 11
+RX_FLTSTAT_FD: Final = 1 << 12
 RX_FLTSTAT_RSS: Final = 3 << 12
 RX_IPV6EXADD: Final = 1 << 15
 RX_ERR_RXE: Final = 1 << 19
@@ -80,6 +82,8 @@ RX_L2TAG1_SHIFT: Final = 16
 RX_HASH_SHIFT: Final = 32
 RX_EXT_L2TAG2P: Final = 1 << 0
 RX_L2TAG2_2_SHIFT: Final = 48
+RX_EXT_FD_ID: Final = 1 << 4  #: qword 3 has a flow director id
+RX_FD_ID_SHIFT: Final = 32  #: in qword 3
 
 #: Most buffers that a received frame may span; both drivers give up on more (avf.md 6.9).
 RX_MAX_BUFFERS: Final = 5
@@ -125,7 +129,7 @@ class RxWriteback(Wire):
     l2tag2_1: int = u16("zero")
     l2tag2_2: int = u16("stripped VLAN TCI if L2TAG2P")
     flex: int = u32("zero")
-    fd_id: int = u32("flow director id, zero")
+    fd_id: int = u32("flow director id, if bit 4 of ext_status is set")
 
     @property
     def length(self) -> int:

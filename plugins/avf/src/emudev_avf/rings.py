@@ -11,7 +11,7 @@ Source: avf.md sections 2.3, 2.4, 4.5 to 4.7, 6 and 7.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple
 
@@ -25,6 +25,8 @@ from emudev_net.rss import ToeplitzTable
 
 from . import rx_kernels, tx_kernels
 from .filters import mac_table, vlan_table
+from .flow_rules import FlowRule, RuleKind, check_rules
+from .flow_tables import RuleTable
 from .interrupts import Vector, change_vector, notify
 from .queues import RxRing, TxRing
 from .rss_inputs import rss_table
@@ -33,6 +35,7 @@ from .rx_pieces import SCRATCH_WORDS
 from .tails import MappedTails
 from .virtchnl.limits import LARGE_LUT_SIZE, RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
+    P_CLASS0,
     P_CRC_TABLE,
     P_DUE,
     P_FILTERED,
@@ -47,6 +50,8 @@ from .words import (
     P_RSS_KEY,
     P_RSS_LUT,
     P_RSS_MASK,
+    P_RULE_DROPS,
+    P_RULES,
     P_RX_COUNT,
     P_RX_DUE,
     P_RX_ENABLED,
@@ -160,6 +165,7 @@ class Port:
         self._key = b""
         self._closed = False
         self._tables: dict[int, object] = {}  # those that kernels look at
+        self._rule_hits: dict[tuple[RuleKind, int], Words] = {}
         self.rx: list[RxRing] = []
         self.tx: list[TxRing] = []
         self.vectors = [Vector(self._vector_words, i, paused) for i in range(vectors)]
@@ -178,7 +184,9 @@ class Port:
             place = 0 if tails is None else tails.tail(i)
             self.tx.append(TxRing(self, self._tx_words, i, i, place, on_polled))
 
-    def _swap(self, word: int, table: Words | KernelTable | ToeplitzTable | None) -> None:
+    def _swap(
+        self, word: int, table: Words | KernelTable | ToeplitzTable | RuleTable | None
+    ) -> None:
         """Point kernels to another table, and let the former one go."""
         with self.paused():
             self.words[word // 8] = 0 if table is None else table.address
@@ -190,6 +198,8 @@ class Port:
         self.set_vlan_filter(None)
         self.set_vlan_offload()
         self.set_rss(b"", b"", 0)
+        self.set_rules([])
+        self.set_classes(0)
 
     def count_receiving(self, change: int) -> None:
         """Count one enabled receive queue more (1) or less (-1); the rings call it."""
@@ -266,6 +276,33 @@ class Port:
                 self._key = key if on else b""
                 self._swap(P_RSS_KEY, ToeplitzTable(key) if on else None)
             self._swap(P_RSS_INPUTS, inputs)
+
+    def set_rules(self, rules: Sequence[FlowRule]) -> None:
+        """Set the flow rules, oldest first; those that stay go on counting.
+
+        Raises:
+            ValueError: Rules that `flow_rules.check_rules` refuses.
+        """
+        check_rules(rules, len(self._rx_words) // QUEUE_WORDS)
+        names = [(rule.kind, rule.id) for rule in rules]
+        hits = {name: self._rule_hits.get(name) or Words(1) for name in names}
+        table = RuleTable(rules, [hits[name].address for name in names]) if rules else None
+        self._swap(P_RULES, table)
+        self._rule_hits = hits
+
+    def rule_hits(self, kind: RuleKind, number: int) -> int:
+        """Frames that a rule has decided about; 0 for one that is not there."""
+        hits = self._rule_hits.get((kind, number))
+        return 0 if hits is None else hits[0]
+
+    @property
+    def rule_drops(self) -> int:
+        """Received frames that flow rules have dropped."""
+        return self.words[P_RULE_DROPS // 8]
+
+    def set_classes(self, queues: int) -> None:
+        """Keep frames without a flow rule in the first `queues` receive queues; 0: in all."""
+        self.words[P_CLASS0 // 8] = queues
 
     def map_queue(self, rx: bool, queue: int, vector: int | None) -> None:
         """Map a queue's interrupts to a vector (CONFIG_IRQ_MAP)."""

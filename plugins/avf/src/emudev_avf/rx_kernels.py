@@ -61,15 +61,19 @@ from .descriptors import (
     RX_UMBCAST_SHIFT,
 )
 from .filters import accept_address, accept_vlan
+from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rule
 from .ptypes import ptype
 from .ring_memory import add, mark_received, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
 from .rx_pieces import (
+    F_ACCEPT,
     F_CAST,
     F_ENTRIES,
+    F_FLOW,
     F_HEADER_COPY,
     F_LENGTH,
+    F_MATCHED,
     F_NEED,
     F_PARSED,
     F_PIECES,
@@ -77,6 +81,7 @@ from .rx_pieces import (
     F_QWORD0,
     F_QWORD1,
     F_QWORD2,
+    F_QWORD3,
     F_SHIFT,
     F_TAGS,
     F_TOTAL,
@@ -94,12 +99,14 @@ from .words import (
     HOLD_DISABLED,
     HOLD_FULL,
     HOLD_NONE,
+    P_CLASS0,
     P_CRC_TABLE,
     P_FILTERED,
     P_HOLD,
     P_LOCK,
     P_MEMORY,
     P_NO_QUEUE,
+    P_RULES,
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_SCRATCH,
@@ -185,9 +192,12 @@ def arrange(port: int, frame: int, burst: int, row: int, kept: int) -> int:
     """
     header = frame + F_HEADER_COPY
     total = load64(frame + F_TOTAL)
+    accepted = load64(frame + F_ACCEPT)
     cast = accept_address(port, load32(header) | load16(header + 4) << 32)
     if cast < 0:
-        return 0
+        if accepted == 0:
+            return 0
+        cast = load16(header) & 1  # `CAST_UNICAST` or `CAST_MULTICAST`
     flags = load64(burst + row * ROW + FLAGS)
     tags = load64(burst + row * ROW + VLAN)
     inside = 0
@@ -203,7 +213,7 @@ def arrange(port: int, frame: int, burst: int, row: int, kept: int) -> int:
         tpid = load16be(header + 12)
         tci = load16be(header + 14)
     double = flags & VLAN_PRESENT and flags & OUTER_VLAN_PRESENT
-    if tpid == TPID_VLAN and not double and accept_vlan(port, tci) == 0:
+    if tpid == TPID_VLAN and not double and accepted == 0 and accept_vlan(port, tci) == 0:
         return 0
     strip = load64(port + P_STRIP)
     if double or tpid != load64(port + P_STRIP_TPID):
@@ -247,6 +257,7 @@ def arrange(port: int, frame: int, burst: int, row: int, kept: int) -> int:
     store64(frame + F_QWORD0, qword0)
     store64(frame + F_QWORD1, qword1)
     store64(frame + F_QWORD2, qword2)
+    store64(frame + F_QWORD3, 0)
     return 1
 
 
@@ -341,7 +352,7 @@ def write_back(queue: int, frame: int) -> None:
     entry = load64(frame + F_ENTRIES + 8 * need - 8)
     store64(entry, load64(frame + F_QWORD0))
     store64(entry + 16, load64(frame + F_QWORD2))
-    store64(entry + 24, 0)
+    store64(entry + 24, load64(frame + F_QWORD3))
     last = common | RX_EOF | left << RX_PBUF_SHIFT | load64(frame + F_QWORD1)
     store64_release(entry + 8, last)
     head = load64(queue + Q_HEAD) + need
@@ -369,13 +380,25 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     offset = csum_offset(offload)
     if flags & CSUM_WANTED and (offset & 1 or start + offset + 2 > total or start < ETHERNET):
         return drop(first, RX_SOURCE)
+    store64(frame + F_FLOW, NO_FLOW)
+    store64(frame + F_ACCEPT, 0)
+    store64(frame + F_MATCHED, 0)
+    rule = 0
+    if load64(port + P_RULES) != 0:
+        rule = find_rule(load64(port + P_RULES), frame, flags, load64(at + VLAN))
     value = hash_of(port, frame)
     queue = choose_queue(port, value)
+    if rule != 0:
+        queue = steer(port, rule, value, queue)
+    elif load64(port + P_CLASS0) != 0:
+        queue = confine(port, queue)
     kept = 0
     if queue != 0:
         kept = 4 * load64(queue + R_KEEP_CRC)
     if arrange(port, frame, burst, row, kept) == 0:
         add(port + P_FILTERED, 1)
+        return TAKEN
+    if rule != 0 and take_rule(port, rule):
         return TAKEN
     if queue == 0:
         add(port + P_NO_QUEUE, 1)
@@ -396,6 +419,8 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     if value >= 0:
         qword1 |= RX_FLTSTAT_RSS
         store64(frame + F_QWORD0, load64(frame + F_QWORD0) | value << RX_HASH_SHIFT)
+    if rule != 0:
+        qword1 |= show_flow(frame, value)
     store64(frame + F_QWORD1, qword1)
     deliver_pieces(frame)
     if flags & CSUM_WANTED:

@@ -38,6 +38,11 @@ F_QWORD2: Final = 8 * 7
 F_SHIFT: Final = 8 * 8  #: how far bytes behind the addresses move: -4 stripped, 4 inserted
 F_PIECES: Final = 8 * 9
 F_NEED: Final = 8 * 12  #: buffers that it takes
+#: flow id for its descriptor: the mark of its rule, or `flow_tables.NO_FLOW`
+F_FLOW: Final = 8 * 13
+F_ACCEPT: Final = 8 * 14  #: 1: a rule has it received whatever its addresses are
+F_MATCHED: Final = 8 * 15  #: 1: a rule has decided about it
+F_QWORD3: Final = 8 * 10
 F_TAGS: Final = 8 * 16  #: bytes of one or two tags that are inserted
 F_PARSED: Final = 8 * 24  #: what the parser found
 F_ZERO: Final = 8 * 32  #: 64 zero bytes
@@ -45,7 +50,13 @@ F_ENTRIES: Final = 8 * 40  #: addresses of the descriptors
 F_HEADER_COPY: Final = 8 * 48
 F_PIECE_LIST: Final = F_HEADER_COPY + HEADER_BYTES
 F_PLACE_LIST: Final = F_PIECE_LIST + 16 * (MAX_PIECES + 8)
-SCRATCH_WORDS: Final = F_PLACE_LIST // 8 + 2 * (MAX_PLACES + 8)
+# What flow rules ask about, and the frame's words that a lookup brings together.
+F_FACTS: Final = F_PLACE_LIST + 16 * (MAX_PLACES + 8)
+F_TAG_FACTS: Final = F_FACTS + 8
+F_ANCHORS: Final = F_TAG_FACTS + 8  #: for each `Anchor` an address, and the end of what is there
+F_KEY: Final = F_ANCHORS + 64
+F_LINEAR: Final = F_KEY + 8 * 24  #: the first bytes with the tags in their place
+SCRATCH_WORDS: Final = F_LINEAR // 8 + HEADER_BYTES // 8 + 4
 
 
 @inline

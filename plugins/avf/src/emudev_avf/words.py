@@ -107,10 +107,13 @@ P_RSS_INPUTS: Final = 8 * 18  #: address of the table of what is hashed, by kind
 P_CRC_TABLE: Final = 8 * 19  #: address of 256 words
 P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
 P_RSS_MASK: Final = 8 * 21  #: words of the lookup table less one; a power of two less one
+P_RULES: Final = 8 * 22  #: address of the table of flow rules, 0 without any
+P_CLASS0: Final = 8 * 23  #: receive queues of traffic class 0, 0 without classes
 # Written by kernels.
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
 P_FILTERED: Final = 8 * 25  #: frames that were not for this port
 P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
+P_RULE_DROPS: Final = 8 * 27  #: frames that a flow rule has dropped
 P_LOCK: Final = 8 * 32  #: 1 while a push is at it: any of them may deliver to any receive queue
 P_RX_DUE: Final = 8 * 33  #: vectors that receive queues want signalled; set by the push at it
 PORT_WORDS: Final = 40
