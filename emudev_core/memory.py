@@ -13,14 +13,14 @@ import itertools
 import mmap as _mmap
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
 import attrs
 
 from .errors import MemoryAccessError
 
-__all__ = ["DmaChannel", "Mapping", "MemoryRegion", "MemoryTable", "EMPTY_TABLE"]
+__all__ = ["DmaChannel", "DmaTicket", "Mapping", "MemoryRegion", "MemoryTable", "EMPTY_TABLE"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -83,12 +83,25 @@ class Mapping:
             _libc.munmap(base, self._length)
 
 
+class DmaTicket(Protocol):
+    """An access by message that is on its way."""
+
+    def cancel(self) -> bool:
+        """Take it back as far as nothing has been sent.
+
+        Returns:
+            True if nothing has been: it will not happen, and nobody is told. False if it (or a part
+            of it) is with the client already, or over: its callback comes, or came.
+        """
+
+
 class DmaChannel(Protocol):
     """How a transport reaches guest memory that it can't map: by messages to the client.
 
     On the loop's thread. Inside a handler that the client waits for, `read` raises
     `MemoryAccessError` and `write` is queued until the reply is out; see design, "A register
-    access".
+    access". `fetch` and `store` never wait and may be called anywhere; requests go out in the order
+    in which they were made, and several may be on their way.
     """
 
     def read(self, address: int, size: int) -> bytes:
@@ -96,6 +109,24 @@ class DmaChannel(Protocol):
 
     def write(self, address: int, data: bytes) -> None:
         """Store `data` at guest address `address`, in order with other writes."""
+
+    def fetch(self, address: int, size: int, done: Callable[[bytes | None], None]) -> DmaTicket:
+        """Ask for `size` bytes, at least 1; `done` gets them, or None if they can't be had.
+
+        `done` is called exactly once, also when the client leaves; at once if it has gone.
+        """
+
+    def store(
+        self, address: int, data: bytes, done: Callable[[bool], None], *, ordered: bool = False
+    ) -> DmaTicket:
+        """Store `data`, not empty; `done` is told when the client has, or (False) could not.
+
+        Args:
+            address: Guest address.
+            data: What to store.
+            done: Called exactly once, as for `fetch`.
+            ordered: Begin when everything that was asked for before has been answered.
+        """
 
 
 @attrs.frozen

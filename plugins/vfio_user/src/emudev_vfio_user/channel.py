@@ -1,9 +1,12 @@
 """Guest memory by message: DMA_READ and DMA_WRITE to the client.
 
-One request is outstanding at a time, of at most `CHUNK` bytes: QEMU cuts replies off that exceed
-its free socket buffer. Inside a handler (the client waits for its answer, and serves nobody
-meanwhile) a read is refused and a write is queued until the answer is out; elsewhere both come
-back when they are done, and commands of the client are served while they wait.
+Requests go out in the order in which they were made. A few may be outstanding at a time, of
+`CHUNK` bytes together: QEMU cuts replies off that exceed its free socket buffer. One that is
+*ordered* waits until all before it have been answered.
+
+`fetch` and `store` tell a callback. `read` and `write` wait, and serve commands of the client
+meanwhile; inside a handler (the client waits for its answer, and serves nobody meanwhile) a read
+is refused and a write is queued until the answer is out.
 
 Source: vfio-user specification, "VFIO_USER_DMA_READ" and "VFIO_USER_DMA_WRITE".
 """
@@ -22,15 +25,17 @@ import attrs
 
 from emudev_core.errors import MemoryAccessError
 from emudev_core.later import LIMIT
+from emudev_core.memory import DmaTicket
 
 from .messages import HEADER, Command, DmaAccess, Flags, Header
 
-__all__ = ["CHUNK", "QUEUE_LIMIT", "MessageDma", "Link"]
+__all__ = ["CHUNK", "DEPTH", "QUEUE_LIMIT", "MessageDma", "Link"]
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 64 << 10  #: data of one request, bytes
-QUEUE_LIMIT: Final = 4 << 20  #: data that may wait to be written, bytes
+CHUNK: Final = 64 << 10  #: data of all outstanding requests, bytes
+DEPTH: Final = 32  #: outstanding requests
+QUEUE_LIMIT: Final = 4 << 20  #: data that handlers may leave to be written, bytes
 
 
 class Link:
@@ -61,13 +66,53 @@ _CUT: Final = Link(lambda message: False, lambda seconds: False, lambda: False)
 
 @attrs.define(eq=False)
 class _Request:
-    msg_id: int
     command: int
     address: int
     count: int
-    data: bytes | None = None
+    data: bytes = b""
+    ordered: bool = True
+    done: Callable[[_Request], None] | None = None
+    left: bool = False  # a handler left it to be written
+    msg_id: int = -1  # -1: not sent
+    answer: bytes | None = None
     error: int | None = None
-    done: bool = False
+    finished: bool = False
+
+    def finish(self, error: int | None) -> None:
+        """Take the outcome, and tell whoever waits."""
+        self.finished = True
+        self.error = error
+        done, self.done = self.done, None
+        if done is not None:
+            done(self)
+
+
+class _Ticket:
+    """The requests of one `fetch` or `store`, and what has come of them."""
+
+    def __init__(self, requests: list[_Request], done: Callable[[list[_Request]], None]) -> None:
+        self._requests = requests
+        self._left = len(requests)
+        self._done = done
+        for request in requests:
+            request.done = self._finished
+
+    def _finished(self, _: _Request) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._done(self._requests)
+
+    def cancel(self) -> bool:
+        """See `DmaTicket.cancel`."""
+        if any(request.msg_id >= 0 for request in self._requests):
+            for request in self._requests:
+                if request.msg_id < 0 and not request.finished:
+                    request.finish(_errno.ECANCELED)
+            return False
+        for request in self._requests:
+            request.done = None
+            request.finished = True
+        return True
 
 
 class MessageDma:
@@ -75,23 +120,83 @@ class MessageDma:
 
     Args:
         link: The connection.
+        on_first: Called before the first message goes out: a person should know why all is slow.
 
     Attributes:
         chunk: Most data of one request, bytes; 0 as long as the client takes none.
-        queued: Bytes of data that wait to be written.
-        failed_writes: Queued writes that the client refused.
+        queued: Bytes of data that handlers have left to be written.
+        failed_writes: Writes that the client refused.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, on_first: Callable[[int], None] | None = None) -> None:
         self._link = link
-        self._queue: deque[tuple[int, bytes]] = deque()
-        self.queued = 0
-        self._pending: _Request | None = None
+        self._on_first = on_first
+        self._queue: deque[_Request] = deque()
+        self._sent: dict[int, _Request] = {}
+        self._bytes = 0  # outstanding
         self._next_id = 0
         self._waiting = False
         self._stuck = False
+        self._closed = False
+        self.queued = 0
         self.chunk = CHUNK
         self.failed_writes = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request waits to be sent."""
+        return bool(self._queue)
+
+    # -- telling a callback
+
+    def fetch(self, address: int, size: int, done: Callable[[bytes | None], None]) -> DmaTicket:
+        """See `DmaChannel.fetch`."""
+
+        def finished(requests: list[_Request]) -> None:
+            parts = [request.answer for request in requests if request.answer is not None]
+            done(b"".join(parts) if len(parts) == len(requests) else None)
+
+        return self._submit(Command.DMA_READ, address, size, b"", False, finished)
+
+    def store(
+        self, address: int, data: bytes, done: Callable[[bool], None], *, ordered: bool = False
+    ) -> DmaTicket:
+        """See `DmaChannel.store`."""
+
+        def finished(requests: list[_Request]) -> None:
+            done(all(request.error is None for request in requests))
+
+        return self._submit(Command.DMA_WRITE, address, len(data), data, ordered, finished)
+
+    def _submit(
+        self,
+        command: int,
+        address: int,
+        size: int,
+        data: bytes,
+        ordered: bool,
+        done: Callable[[list[_Request]], None],
+    ) -> DmaTicket:
+        step = self.chunk if self.chunk > 0 else size
+        requests = [
+            _Request(command, at, min(step, address + size - at), ordered=ordered)
+            for at in range(address, address + size, step)
+        ]
+        if data:
+            for request in requests:
+                start = request.address - address
+                request.data = data[start : start + request.count]
+        ticket = _Ticket(requests, done)
+        if self._closed or self.chunk <= 0:
+            for request in requests:
+                request.finish(_errno.ENOTCONN)
+            return ticket
+        self._queue.extend(requests)
+        if not self._link.answering():
+            self.pump()
+        return ticket
+
+    # -- waiting
 
     def read(self, address: int, size: int) -> bytes:
         """See `DmaChannel.read`.
@@ -107,12 +212,11 @@ class MessageDma:
         parts = []
         for at in range(address, address + size, self.chunk):
             count = min(self.chunk, address + size - at)
-            self._drain(at, count)
-            request = self._start(Command.DMA_READ, at, count, b"")
+            request = _Request(Command.DMA_READ, at, count)
             self._await(request)
-            if request.data is None:
+            if request.answer is None:
                 raise MemoryAccessError(at, count, _reason(request))
-            parts.append(request.data)
+            parts.append(request.answer)
         return b"".join(parts)
 
     def write(self, address: int, data: bytes) -> None:
@@ -127,54 +231,67 @@ class MessageDma:
             raise MemoryAccessError(
                 address, len(data), f"{self.queued} bytes wait already, at most {QUEUE_LIMIT} may"
             )
+        pieces = [
+            _Request(Command.DMA_WRITE, address + at, len(piece), piece)
+            for at in range(0, len(data), self.chunk)
+            for piece in (data[at : at + self.chunk],)
+        ]
         if self._link.answering():
-            self._queue.append((address, data))
-            self.queued += len(data)
+            for request in pieces:
+                request.left = True
+                self.queued += request.count
+                self._queue.append(request)
             return
-        for at in range(0, len(data), self.chunk):
-            piece = data[at : at + self.chunk]
-            self._drain(address + at, len(piece))
-            request = self._start(Command.DMA_WRITE, address + at, len(piece), piece)
+        for request in pieces:
             self._await(request)
-            if not request.done or request.error is not None:
-                raise MemoryAccessError(address + at, len(piece), _reason(request))
+            if not request.finished or request.error is not None:
+                raise MemoryAccessError(request.address, request.count, _reason(request))
 
     def pump(self) -> None:
-        """Send the next queued write if nothing is outstanding; called when no handler runs."""
-        if self._pending is None and self._queue:
-            address, data = self._queue.popleft()
-            piece, rest = data[: self.chunk], data[self.chunk :]
-            if rest:
-                self._queue.appendleft((address + len(piece), rest))
-            self.queued -= len(piece)
-            self._start(Command.DMA_WRITE, address, len(piece), piece)
+        """Send what may be sent; called when no handler runs."""
+        while self._queue:
+            request = self._queue[0]
+            if request.finished:  # cancelled
+                self._queue.popleft()
+                continue
+            if self._sent and (
+                request.ordered
+                or len(self._sent) >= DEPTH
+                or self._bytes + request.count > max(CHUNK, self.chunk)
+            ):
+                return
+            self._queue.popleft()
+            if not self._start(request):
+                return
 
     def answered(self, msg_id: int, command: int, flags: int, error: int, payload: bytes) -> bool:
         """Take a reply; False if nobody waits for one like it."""
-        request = self._pending
-        if request is None or request.msg_id != msg_id or request.command != command:
+        request = self._sent.get(msg_id)
+        if request is None or request.command != command:
             return False
-        self._pending = None
+        del self._sent[msg_id]
+        self._bytes -= request.count
         self._stuck = False
-        request.done = True
-        if flags & Flags.ERROR:
-            request.error = error or _errno.EIO
-        else:
-            request.error = self._understand(request, payload)
-        if request.error is not None and command == Command.DMA_WRITE:
+        number = self._understand(request, payload) if not flags & Flags.ERROR else error
+        if flags & Flags.ERROR and not number:
+            number = _errno.EIO
+        if number is not None and command == Command.DMA_WRITE:
             self.failed_writes += 1
-            log.debug("DMA_WRITE to %#x: %s", request.address, os.strerror(request.error))
+            log.debug("DMA_WRITE to %#x: %s", request.address, os.strerror(number))
+        request.finish(number)
         return True
 
     def close(self) -> None:
         """Forget the connection and what waits; whoever waits, or asks later, is told."""
-        self._forget()
         self._link = _CUT
-
-    def _forget(self) -> None:
+        self._closed = True
+        pending = [*self._sent.values(), *self._queue]
         self._queue.clear()
-        self.queued = 0
-        self._pending = None
+        self._sent.clear()
+        self.queued = self._bytes = 0
+        for request in pending:
+            if not request.finished:
+                request.finish(_errno.ENOTCONN)
 
     @staticmethod
     def _understand(request: _Request, payload: bytes) -> int | None:
@@ -187,7 +304,7 @@ class MessageDma:
         head = DmaAccess.unpack(payload)
         if (head.address, head.count) != (request.address, request.count):
             return _errno.EPROTO
-        request.data = data
+        request.answer = data
         return None
 
     def _check(self, address: int, size: int) -> None:
@@ -198,43 +315,55 @@ class MessageDma:
         if self._stuck:
             raise MemoryAccessError(address, size, "the client does not answer DMA messages")
 
-    def _drain(self, address: int, size: int) -> None:
-        """Wait until what was queued before, or given up on, is out of the way."""
-        while self._pending is not None or self._queue:
-            self.pump()
-            request = self._pending
-            if request is None:
-                return
-            self._await(request)
-            if not request.done:
-                raise MemoryAccessError(address, size, _reason(request))
-
-    def _start(self, command: int, address: int, count: int, data: bytes) -> _Request:
-        request = _Request(self._next_id, command, address, count)
+    def _start(self, request: _Request) -> bool:
+        """Send a request; False if nothing can be sent now: then it is the first one again."""
+        if self._on_first is not None:
+            tell, self._on_first = self._on_first, None
+            tell(request.address)
+        while self._next_id in self._sent:
+            self._next_id = (self._next_id + 1) & 0xFFFF
+        request.msg_id = self._next_id
         self._next_id = (self._next_id + 1) & 0xFFFF
-        self._pending = request
-        size = HEADER + DmaAccess.SIZE + len(data)
-        head = Header(msg_id=request.msg_id, command=command, msg_size=size)
-        if not self._link.send(head.pack() + DmaAccess(address, count).pack() + data):
-            self._forget()
-        return request
+        self._sent[request.msg_id] = request
+        self._bytes += request.count
+        size = HEADER + DmaAccess.SIZE + len(request.data)
+        head = Header(msg_id=request.msg_id, command=request.command, msg_size=size)
+        payload = DmaAccess(request.address, request.count).pack() + request.data
+        sent = self._link.send(head.pack() + payload)
+        if not sent and self._sent.pop(request.msg_id, None) is not None:
+            self._bytes -= request.count
+            request.msg_id = -1
+            self._queue.appendleft(request)
+            return False
+        if request.left:
+            self.queued -= request.count
+            request.left = False
+        return sent
 
     def _await(self, request: _Request) -> None:
+        """Make a request, and wait until it is answered; what was asked for before goes first."""
+        self._queue.append(request)
         deadline = time.monotonic() + LIMIT
         self._waiting = True
         try:
-            while not request.done and self._pending is request:
+            self.pump()
+            while not request.finished:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self._stuck = True
                     return
                 if not self._link.serve(left):
                     return
+                self.pump()
         finally:
             self._waiting = False
+            if request.msg_id < 0 and not request.finished and request in self._queue:
+                self._queue.remove(request)
 
 
 def _reason(request: _Request) -> str:
+    if request.error == _errno.ENOTCONN:
+        return "the client did not answer, or has gone"
     if request.error is not None:
         return f"the client refused: {os.strerror(request.error)}"
     return "the client did not answer, or has gone"

@@ -89,6 +89,18 @@ def _fail_truncated(device: ServedDevice, client: str, guard: Guard) -> None:
     )
 
 
+def _warn_unmapped(device: ServedDevice, client: str, address: int) -> None:
+    """The one warning that a person gets: all goes on, slowly."""
+    log.warning(
+        "%s: %s has given memory that can't be mapped (at %#x), so it is reached by messages, "
+        "slowly; for QEMU, add: -object memory-backend-memfd,id=mem,size=SIZE,share=on "
+        "-machine memory-backend=mem  (SIZE as in -m)",
+        device.name,
+        client,
+        address,
+    )
+
+
 class Session:
     """See the module.
 
@@ -121,7 +133,10 @@ class Session:
         self.limits = Limits()
         self.regions = check_regions(device.get_regions())
         self.region_count = count_regions(self.regions)
-        self.channel = MessageDma(Link(self._send_command, self._serve_once, self._is_answering))
+        self.channel = MessageDma(
+            Link(self._send_command, self._serve_once, self._is_answering),
+            partial(_warn_unmapped, device, client),
+        )
         self.dma = DmaTable(
             self.channel, generation, loop, partial(_fail_truncated, device, client)
         )
@@ -221,7 +236,7 @@ class Session:
         else:
             self._out.send(reply)
         self._answering = nested
-        if not nested and self.channel.queued and self.phase is _SERVING:
+        if not nested and self.channel.waits and self.phase is _SERVING:
             self.channel.pump()
         return True
 
@@ -246,7 +261,7 @@ class Session:
         except Exception as exc:
             self._refuse(msg_id, command, flags, exc)
         self._answering = nested
-        if not nested and self.channel.queued and self.phase is _SERVING:
+        if not nested and self.channel.waits and self.phase is _SERVING:
             self.channel.pump()
         return True
 
@@ -276,7 +291,7 @@ class Session:
         finally:
             self._answering = nested
         self._out.flush()
-        if not nested and self.channel.queued and self.phase is _SERVING:
+        if not nested and self.channel.waits and self.phase is _SERVING:
             self.channel.pump()
 
     def _serve_messages(self) -> None:
