@@ -533,9 +533,13 @@ def test_impossible_rules_of_a_saved_state_are_refused(bad):
 
 def test_too_many_rules_or_shapes_are_refused():
     with pytest.raises(ValueError, match="1025"):
-        check_rules([rule(Match())] * 1025, 4)
-    shapes = [rule(Match(fields=(Field(Anchor.FRAME, i, 1, 1),))) for i in range(65)]
+        check_rules([rule(Match(), number=i) for i in range(1025)], 4)
+    shapes = [
+        rule(Match(fields=(Field(Anchor.FRAME, i, 1, 1),)), number=i) for i in range(65)
+    ]
     check_rules(shapes[:64], 4)
+    with pytest.raises(ValueError, match="one id"):
+        check_rules([rule(Match()), rule(Match())], 4)
     with pytest.raises(ValueError, match="65"):
         check_rules(shapes, 4)
 

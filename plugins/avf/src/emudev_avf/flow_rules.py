@@ -266,6 +266,8 @@ def check_rules(rules: Iterable[FlowRule], queues: int) -> None:
     rules = list(rules)
     if len(rules) > MAX_RULES or len({rule.match.shape for rule in rules}) > MAX_SHAPES:
         raise ValueError(f"{len(rules)} flow rules are too many")
+    if len({(rule.kind, rule.id) for rule in rules}) != len(rules):
+        raise ValueError("two flow rules with one id")
     for rule in rules:
         match, action = rule.match, rule.action
         words = [match.facts_mask, match.facts, match.tags_mask, match.tags]

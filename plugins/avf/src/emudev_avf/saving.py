@@ -10,6 +10,7 @@ import msgspec
 
 from emudev_core.errors import DecodeError
 
+from .flow_rules import check_rules
 from .mailbox import Message
 from .resets import ResetState
 from .rss_inputs import RssFunction
@@ -137,6 +138,10 @@ def _check(device: AvfDevice, record: Saved) -> None:
         raise DecodeError(f"{where}: enabled queues {sorted(enabled)}, it has {pairs}")
     if not 1 <= lasting.queue_pairs <= pairs:
         raise DecodeError(f"{where}: {lasting.queue_pairs} queue pairs, it has {pairs}")
+    try:
+        check_rules(state.rules, pairs)
+    except ValueError as exc:
+        raise DecodeError(f"{where}: {exc}") from exc
     if state.rss_hena & ~HENA_CAPS or state.rss_function not in list(RssFunction):
         raise DecodeError(f"{where}: hash of types {state.rss_hena:#x} by {state.rss_function}")
     if len(lasting.mac) != 6 or any(len(address) != 6 for address in state.addresses):

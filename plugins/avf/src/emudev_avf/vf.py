@@ -18,6 +18,7 @@ from emudev_core.queues import rx_queue, tx_queue
 
 from .config import FRAME_OVERHEAD, AvfConfig
 from .filters import PROMISCUOUS_MULTICAST, PROMISCUOUS_UNICAST
+from .flow_rules import FlowRule
 from .rings import Port, TagPlace
 from .virtchnl.limits import DEFAULT_PAIRS, HENA_CAPS, LARGE_LUT_SIZE, RSS_LUT_SIZE
 from .virtchnl.messages import PfEvent
@@ -75,6 +76,7 @@ class VfState:
         rss_hena: Hashed packet types.
         rss_rules: What is hashed of some packet types instead; see `rss_inputs`.
         rss_function: A `RssFunction`.
+        rules: Flow rules, oldest first.
     """
 
     caps: int = 0
@@ -94,6 +96,7 @@ class VfState:
     rss_hena: int = HENA_CAPS
     rss_rules: dict[int, int] = attrs.field(factory=dict)
     rss_function: int = 0
+    rules: list[FlowRule] = attrs.field(factory=list)
 
 
 @attrs.define
@@ -293,6 +296,10 @@ class Vf:
         strip = TagPlace.L2TAG1 if self.state.strip else TagPlace.NONE
         self.port.set_vlan_offload(strip)
 
+    def show_rules(self) -> None:
+        """Bring the flow rules to the data plane."""
+        self.port.set_rules(self.state.rules)
+
     def show_rss(self) -> None:
         """Bring key, table and hashed types to the data plane."""
         state = self.state
@@ -380,6 +387,7 @@ class Vf:
         self.show_addresses()
         self.show_vlans()
         self.show_rss()
+        self.show_rules()
 
     def restore(
         self, state: VfState, lasting: Lasting, rx_heads: list[int], tx_heads: list[int]

@@ -13,6 +13,7 @@ __all__ = [
     "EthAddr",
     "EthAddrHead",
     "EthStats",
+    "FlowDelete",
     "GetVfResources",
     "IrqMapHead",
     "PfEvent",
@@ -362,6 +363,16 @@ class VlanSetting(Wire):
     inner_ethertype: int = u32("ethertypes of inner tags, a set of VlanSupport", default=0)
     vport_id: int = u16("the VSI", default=0)
     pad1: bytes = raw(6, "zero", default=bytes(6))
+
+
+@wire(size=12)
+class FlowDelete(Wire):
+    """DEL_FDIR_FILTER and FLOW_UNSUBSCRIBE, both ways."""
+
+    vsi_id: int = u16("the VSI")
+    pad1: int = u16("zero", default=0)
+    flow_id: int = u32("as the reply to the rule's request gave it", default=0)
+    status: int = s32("in the reply: what became of it", default=0)
 
 
 @wire(size=48)

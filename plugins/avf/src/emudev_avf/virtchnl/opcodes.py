@@ -53,6 +53,8 @@ class Op(enum.IntEnum):
     REQUEST_QUEUES = 29
     ADD_RSS_CFG = 45
     DEL_RSS_CFG = 46
+    ADD_FDIR_FILTER = 47
+    DEL_FDIR_FILTER = 48
     GET_MAX_RSS_QREGION = 50
     GET_OFFLOAD_VLAN_V2_CAPS = 51
     ADD_VLAN_V2 = 52
@@ -68,6 +70,8 @@ class Op(enum.IntEnum):
     ENABLE_QUEUES_V2 = 107
     DISABLE_QUEUES_V2 = 108
     MAP_QUEUE_VECTOR = 111
+    FLOW_SUBSCRIBE = 114
+    FLOW_UNSUBSCRIBE = 115
 
 
 class Status(enum.IntEnum):
@@ -129,6 +133,8 @@ DEFAULT_CAPS: Final = (
     | Cap.RSS_PF
     | Cap.USO
     | Cap.ADV_RSS_PF
+    | Cap.FDIR_PF
+    | Cap.FSUB_PF
     | Cap.PTP
 )
 
