@@ -4,16 +4,24 @@ The kernels load and store whole 64-bit words and take them apart with the shift
 the declared structs are what tests, traces and the reference driver pack and unpack. All of it is
 little endian.
 
-Source: avf.md sections 6.2 to 6.7 and 6.10.
+Source: avf.md sections 6.2 to 6.8 and 6.10.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from emudev_core.wire import Wire, raw, u16, u32, u64, wire
+from emudev_core.wire import Wire, raw, u8, u16, u32, u64, wire
 
-__all__ = ["RxPosted", "RxWriteback", "TxContext", "TxData", "tx_context_qword1", "tx_data_qword1"]
+__all__ = [
+    "RxFlexWriteback",
+    "RxPosted",
+    "RxWriteback",
+    "TxContext",
+    "TxData",
+    "tx_context_qword1",
+    "tx_data_qword1",
+]
 
 TX_SIZE: Final = 16  #: bytes of a transmit descriptor
 RX_SIZE: Final = 32  #: bytes of a receive descriptor
@@ -74,6 +82,7 @@ RX_IPV6EXADD: Final = 1 << 15
 RX_ERR_RXE: Final = 1 << 19
 RX_ERR_IPE: Final = 1 << 22
 RX_ERR_L4E: Final = 1 << 23
+RX_ERR_EIPE: Final = 1 << 24
 RX_PTYPE_SHIFT: Final = 30
 RX_PBUF_SHIFT: Final = 38
 RX_PBUF_MASK: Final = 0x3FFF

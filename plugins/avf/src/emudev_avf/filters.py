@@ -18,13 +18,18 @@ from emudev_net.primitives import Words, load64
 
 from .words import P_MACS, P_PROMISCUOUS, P_VLANS
 
-__all__ = ["accept_address", "accept_vlan", "mac_table", "vlan_table"]
+__all__ = ["accept_address", "accept_vlan", "mac_table", "outer_vlans", "vlan_table", "vlan_tables"]
 
 BROADCAST: Final = 0xFFFF_FFFF_FFFF
 EMPTY: Final = -1
 # As CONFIG_PROMISCUOUS_MODE has them; avf.md 4.5.
 PROMISCUOUS_UNICAST: Final = 1
 PROMISCUOUS_MULTICAST: Final = 2
+
+VLAN_WORDS: Final = 64  #: of a bit set of VLAN ids
+#: Where the bit set of inner tags is; see `outer_vlans`.
+INNER_VLANS: Final = 3 * 8 * VLAN_WORDS
+ANY_VLAN: Final = -1
 
 # The numbers of the UMBCAST field; avf.md 6.7.
 CAST_UNICAST: Final = 0
@@ -70,10 +75,29 @@ def vlan_table(vids: Iterable[int]) -> Words:
     bits = 1
     for vid in vids:
         bits |= 1 << (vid & 0xFFF)
-    table = Words(64)
-    for i in range(64):
+    table = Words(VLAN_WORDS)
+    for i in range(VLAN_WORDS):
         table[i] = signed(bits >> 64 * i & 0xFFFF_FFFF_FFFF_FFFF)
     return table
+
+
+def vlan_tables(*kinds: Iterable[int] | None) -> Words | None:
+    """Build the bit sets of all kinds of tags, one behind the other.
+
+    Args:
+        kinds: The accepted ids of outer tags 0x8100, 0x88A8 and 0x9100, then of inner tags; None
+            accepts all.
+
+    Returns:
+        None if everything is accepted.
+    """
+    if all(vids is None for vids in kinds):
+        return None
+    tables = Words(VLAN_WORDS * len(kinds))
+    for i, vids in enumerate(kinds):
+        for j, word in enumerate(vlan_table(range(4096) if vids is None else vids)):
+            tables[VLAN_WORDS * i + j] = word
+    return tables
 
 
 @inline
@@ -115,10 +139,28 @@ def accept_address(port: int, key: int) -> int:
 
 
 @inline
-def accept_vlan(port: int, tci: int) -> int:
-    """Whether a frame with this tag passes the VLAN filter; one without a tag always does."""
+def outer_vlans(tpid: int) -> int:
+    """Where the bit set of a kind of outer tags is, bytes, or `ANY_VLAN` for another kind."""
+    if tpid == 0x8100:
+        return 0
+    if tpid == 0x88A8:
+        return 8 * VLAN_WORDS
+    if tpid == 0x9100:
+        return 16 * VLAN_WORDS
+    return ANY_VLAN
+
+
+@inline
+def accept_vlan(port: int, kind: int, tci: int) -> int:
+    """Whether a frame with this tag passes the VLAN filter; one without a tag always does.
+
+    Args:
+        port: Address of the port's words.
+        kind: Of the tag: from `outer_vlans`, or `INNER_VLANS`.
+        tci: The tag.
+    """
     table = load64(port + P_VLANS)
-    if table == 0 or load64(port + P_PROMISCUOUS) & PROMISCUOUS_UNICAST:
+    if table == 0 or kind < 0 or load64(port + P_PROMISCUOUS) & PROMISCUOUS_UNICAST:
         return 1
     vid = tci & 0xFFF
-    return load64(table + 8 * (vid >> 6)) >> (vid & 63) & 1
+    return load64(table + kind + 8 * (vid >> 6)) >> (vid & 63) & 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from emudev_core.queues import Doorbell, QueueStats
 from emudev_net.primitives import Words
 
-from .descriptors import RX_SIZE, TX_SIZE
+from .descriptors import RX_SIZE, RXDID_LEGACY, RXDIDS, TX_SIZE
 from .words import (
     OFF,
     ON,
@@ -33,6 +33,7 @@ from .words import (
     R_BUFFER_SIZE,
     R_KEEP_CRC,
     R_MAX_PACKET,
+    R_RXDID,
     RX_REASONS,
     STOPPED,
     T_SCRATCH,
@@ -264,6 +265,7 @@ class RxRing(Ring):
         """Set up the ring, disabled, head 0.
 
         Args:
+        rxdid: int = RXDID_LEGACY,
             base: Guest address; 0 leaves it unconfigured.
             length: Descriptors, 1 to 8160; 0 leaves it unconfigured.
             buffer_size: Bytes of each posted buffer, 1 to 16383 (what the write-back can say).
@@ -273,9 +275,13 @@ class RxRing(Ring):
         Raises:
             ValueError: Out of range.
         """
+            rxdid: Format of the write-back, one of `RXDIDS`; 0 is the legacy one, too.
         if length and not 0 < buffer_size < 1 << 14:
             raise ValueError(f"a buffer has 1 to 16383 bytes, not {buffer_size}")
         self._configure(base, length)
         self._set(R_BUFFER_SIZE, buffer_size)
+        if rxdid and rxdid not in RXDIDS:
+            raise ValueError(f"{rxdid} is not one of the descriptor formats {sorted(RXDIDS)}")
         self._set(R_MAX_PACKET, max_packet)
         self._set(R_KEEP_CRC, int(crc_disable))
+        self._set(R_RXDID, 0 if rxdid == RXDID_LEGACY else rxdid)

@@ -24,7 +24,7 @@ from emudev_net.primitives import Words
 from emudev_net.rss import ToeplitzTable
 
 from . import rx_kernels, tx_kernels
-from .filters import mac_table, vlan_table
+from .filters import mac_table, vlan_tables
 from .flow_rules import FlowRule, RuleKind, check_rules
 from .flow_tables import RuleTable
 from .interrupts import Vector, change_vector, notify
@@ -38,10 +38,11 @@ from .words import (
     P_CLASS0,
     P_CRC_TABLE,
     P_DUE,
-    P_FILTERED,
     P_HOLD,
     P_INSERT_TPID,
+    P_INSERT_OUTER,
     P_MACS,
+    P_INSERT_TPID2,
     P_MAX_FRAME,
     P_MEMORY,
     P_NO_QUEUE,
@@ -59,6 +60,7 @@ from .words import (
     P_SCRATCH,
     P_STRIP,
     P_STRIP_TPID,
+    P_STRIP_INNER,
     P_VECTORS,
     P_VLANS,
     PORT_WORDS,
@@ -67,17 +69,22 @@ from .words import (
     Q_DROPS,
     Q_MULTICAST,
     Q_UNICAST,
+    Q_REASONS,
     QUEUE_WORDS,
     VECTOR_WORDS,
+    RX_FILTERED,
+    RX_VLAN_FILTERED,
 )
 
 __all__ = ["Hold", "Port", "RxRing", "Stats", "TagPlace", "TxRing"]
 
 #: Longest frame by default: the max_mtu that avf.md 4.5 recommends to report.
 MAX_FRAME: Final = 9728
-#: Ethertype of the tags that are stripped and inserted: 802.1Q.
+#: Ethertype of the tags that are stripped and inserted unless others are set: 802.1Q.
 TPID: Final = 0x8100
 
+#: Ethertype of an outer tag unless another is set: 802.1ad.
+TPID_SERVICE: Final = 0x88A8
 #: All kernels of the data plane; vectors first, since the mailbox needs them early.
 KERNELS: Final = (
     change_vector,
@@ -122,6 +129,11 @@ class Stats(NamedTuple):
 
 
 class Port:
+def total(words: Words, word: int) -> int:
+    """The sum of a word of all queues of a direction."""
+    return sum(words[i + word // 8] for i in range(0, len(words), QUEUE_WORDS))
+
+
     """The data plane of one device.
 
     Args:
@@ -176,7 +188,6 @@ class Port:
         words[P_SCRATCH // 8] = self._scratch.address
         words[P_CRC_TABLE // 8] = self._crc_table.address
         words[P_MAX_FRAME // 8] = max_frame
-        words[P_STRIP_TPID // 8] = words[P_INSERT_TPID // 8] = TPID
         self.set_memory(EMPTY_TABLE)
         self._restore_defaults()
         for i in range(queue_pairs):
@@ -221,16 +232,49 @@ class Port:
         """Receive all unicast (and, with it, all VLANs), or all multicast frames."""
         self.words[P_PROMISCUOUS // 8] = int(unicast) | int(multicast) << 1
 
-    def set_vlan_filter(self, vids: Iterable[int] | None) -> None:
-        """Set the VLAN ids whose tagged frames are received; None receives all."""
-        self._swap(P_VLANS, None if vids is None else vlan_table(vids))
+    def set_vlan_filter(
+        self,
+        vids: Iterable[int] | None,
+        service: Iterable[int] | None = None,
+        other: Iterable[int] | None = None,
+        inner: Iterable[int] | None = None,
+    ) -> None:
+        """Set the VLAN ids whose tagged frames are received; None receives all.
 
-    def set_vlan_offload(self, strip: TagPlace = TagPlace.NONE) -> None:
-        """Set where the tag of a received frame goes.
-
-        Insertion can't be set: a descriptor that asks for a tag gets it (avf.md 4.6).
+        Args:
+            vids: Of outer tags 0x8100, those that are alone included.
+            service: Of outer tags 0x88A8.
+            other: Of outer tags 0x9100.
+            inner: Of tags behind an outer one.
         """
-        self.words[P_STRIP // 8] = int(strip)
+        self._swap(P_VLANS, vlan_tables(vids, service, other, inner))
+
+    def set_vlan_offload(
+        self,
+        strip: TagPlace = TagPlace.NONE,
+        inner: TagPlace = TagPlace.NONE,
+        tpid: int = TPID,
+        insert: tuple[int, int, int] | None = None,
+    ) -> None:
+        """Set where the tags of a received frame go, and which tags are inserted.
+
+        That tags are inserted can't be set: a descriptor that asks for one gets it (avf.md 4.6).
+
+        Args:
+            strip: Where the outer tag goes, if its ethertype is `tpid`.
+            inner: Where the inner tag goes, if its ethertype is 0x8100.
+            tpid: Ethertype of the outer tag.
+            insert: Ethertypes of a tag in L2TAG1, of one in L2TAG2 alone, and of one in L2TAG2
+                outside of one in L2TAG1; the outer one, twice, and 0x88A8 if not said.
+        """
+        words = self.words
+        with self.paused():
+            words[P_STRIP // 8], words[P_STRIP_INNER // 8] = int(strip), int(inner)
+            words[P_STRIP_TPID // 8] = tpid
+            first, alone, outer = insert or (tpid, tpid, TPID_SERVICE)
+            words[P_INSERT_TPID // 8] = first
+            words[P_INSERT_TPID2 // 8] = alone
+            words[P_INSERT_OUTER // 8] = outer
 
     def set_rss(
         self,
@@ -316,14 +360,11 @@ class Port:
     @property
     def filtered(self) -> int:
         """Received frames that were not for this port."""
-        return self.words[P_FILTERED // 8]
+        words = (RX_FILTERED, RX_VLAN_FILTERED)
+        return sum(total(self._rx_words, Q_REASONS + 8 * word) for word in words)
 
     def stats(self) -> Stats:
         """The counters of GET_STATS."""
-
-        def total(words: Words, word: int) -> int:
-            return sum(words[i + word // 8] for i in range(0, len(words), QUEUE_WORDS))
-
         rx, tx = self._rx_words, self._tx_words
         return Stats(
             rx_bytes=total(rx, Q_BYTES),

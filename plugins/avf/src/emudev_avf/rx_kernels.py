@@ -19,10 +19,8 @@ from emudev_net.burst import (
     LAST,
     LENGTH,
     OFFLOAD,
-    OUTER_VLAN_PRESENT,
     ROW,
     VLAN,
-    VLAN_PRESENT,
     csum_offset,
     csum_start,
 )
@@ -32,38 +30,22 @@ from emudev_net.memory import WRITE, span, translate
 from emudev_net.parse import OUT_KIND, parse
 from emudev_net.primitives import (
     exchange64,
-    load16,
-    load16be,
-    load32,
     load32_acquire,
     load64,
     pause,
-    shift_right64,
-    store16be,
     store64,
     store64_release,
 )
 
 from .descriptors import (
-    RX_DD,
-    RX_EOF,
-    RX_ERR_RXE,
-    RX_EXT_L2TAG2P,
     RX_FLTSTAT_RSS,
     RX_HASH_SHIFT,
-    RX_L2TAG1_SHIFT,
-    RX_L2TAG1P,
-    RX_L2TAG2_2_SHIFT,
     RX_MAX_BUFFERS,
-    RX_PBUF_SHIFT,
-    RX_PTYPE_SHIFT,
     RX_SIZE,
-    RX_UMBCAST_SHIFT,
 )
-from .filters import accept_address, accept_vlan
 from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rule
 from .ptypes import ptype
-from .ring_memory import add, mark_received, ring_entry
+from .ring_memory import add, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
 from .rx_pieces import (
@@ -78,30 +60,26 @@ from .rx_pieces import (
     F_PARSED,
     F_PIECES,
     F_PLACE_LIST,
+    F_PTYPE,
     F_QWORD0,
     F_QWORD1,
-    F_QWORD2,
-    F_QWORD3,
     F_SHIFT,
-    F_TAGS,
     F_TOTAL,
-    F_ZERO,
     HEADER_BYTES,
     MAX_PIECES,
     MAX_PLACES,
-    add_own_piece,
-    add_pieces,
     append_crc,
     deliver_pieces,
     patch,
 )
+from .rx_tags import ARRANGED, REFUSED, arrange
+from .rx_writeback import reject, write_back
 from .words import (
     HOLD_DISABLED,
     HOLD_FULL,
     HOLD_NONE,
     P_CLASS0,
     P_CRC_TABLE,
-    P_FILTERED,
     P_HOLD,
     P_LOCK,
     P_MEMORY,
@@ -110,8 +88,6 @@ from .words import (
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_SCRATCH,
-    P_STRIP,
-    P_STRIP_TPID,
     Q_BYTES,
     Q_DROPS,
     Q_ENABLED,
@@ -126,9 +102,13 @@ from .words import (
     R_MAX_PACKET,
     RX_ADDRESS,
     RX_BAD_TAIL,
+    RX_DISABLED,
+    RX_FILTERED,
     RX_FULL,
     RX_LENGTH,
+    RX_RULE,
     RX_SOURCE,
+    RX_VLAN_FILTERED,
     STOPPED,
 )
 
@@ -157,6 +137,13 @@ def drop(queue: int, reason: int) -> int:
 
 
 @inline
+def leave(queue: int, reason: int) -> int:
+    """Count a frame that was not meant to be delivered; it is taken from the burst."""
+    add(queue + Q_REASONS + 8 * reason, 1)
+    return TAKEN
+
+
+@inline
 def look(frame: int, burst: int, row: int, end: int) -> int:
     """Measure a frame, copy its first bytes, and parse them.
 
@@ -174,109 +161,6 @@ def look(frame: int, burst: int, row: int, end: int) -> int:
     size = gather(burst, row, end - row, 0, header, HEADER_BYTES)
     parse(header, size, frame + F_PARSED)
     return 1
-
-
-@inline
-def arrange(port: int, frame: int, burst: int, row: int, kept: int) -> int:
-    """Filter a frame, and list the pieces of what is delivered of it: tags moved, padded.
-
-    Args:
-        port: Address of the port's words.
-        frame: Address of the record.
-        burst: Address of the burst.
-        row: First row of the frame.
-        kept: Bytes of frame check sequence to append, 0 or 4.
-
-    Returns:
-        1, or 0 if it is not for this port.
-    """
-    header = frame + F_HEADER_COPY
-    total = load64(frame + F_TOTAL)
-    accepted = load64(frame + F_ACCEPT)
-    cast = accept_address(port, load32(header) | load16(header + 4) << 32)
-    if cast < 0:
-        if accepted == 0:
-            return 0
-        cast = load16(header) & 1  # `CAST_UNICAST` or `CAST_MULTICAST`
-    flags = load64(burst + row * ROW + FLAGS)
-    tags = load64(burst + row * ROW + VLAN)
-    inside = 0
-    tpid = 0
-    tci = 0
-    if flags & VLAN_PRESENT:
-        tci = tags & 0xFFFF
-        tpid = tags >> 16 & 0xFFFF
-        if tpid == 0:
-            tpid = TPID_VLAN
-    elif total >= ETHERNET + 4:
-        inside = 1
-        tpid = load16be(header + 12)
-        tci = load16be(header + 14)
-    double = flags & VLAN_PRESENT and flags & OUTER_VLAN_PRESENT
-    if tpid == TPID_VLAN and not double and accepted == 0 and accept_vlan(port, tci) == 0:
-        return 0
-    strip = load64(port + P_STRIP)
-    if double or tpid != load64(port + P_STRIP_TPID):
-        strip = 0
-    qword0 = 0
-    qword1 = cast << RX_UMBCAST_SHIFT
-    qword2 = 0
-    if strip == STRIP_L2TAG1:
-        qword0 = tci << RX_L2TAG1_SHIFT
-        qword1 |= RX_L2TAG1P
-    elif strip != 0:
-        qword2 = RX_EXT_L2TAG2P | tci << RX_L2TAG2_2_SHIFT
-    shift = 0
-    if inside and strip:
-        shift = -4
-        add_pieces(frame, burst, row, 0, 12)
-        add_pieces(frame, burst, row, 16, total - 16)
-    elif inside == 0 and flags & VLAN_PRESENT and strip == 0:
-        at = frame + F_TAGS
-        if double:
-            store16be(at, TPID_OUTER)
-            store16be(at + 2, shift_right64(tags, 48))
-            shift = 4
-        store16be(at + shift, tpid)
-        store16be(at + shift + 2, tci)
-        shift += 4
-        add_pieces(frame, burst, row, 0, 12)
-        add_own_piece(frame, at, shift)
-        add_pieces(frame, burst, row, 12, total - 12)
-    else:
-        add_pieces(frame, burst, row, 0, total)
-    length = total + shift
-    if length < WIRE_FRAME:
-        add_own_piece(frame, frame + F_ZERO, WIRE_FRAME - length)
-        length = WIRE_FRAME
-    if kept:
-        add_own_piece(frame, frame + F_ZERO, kept)
-    store64(frame + F_LENGTH, length + kept)
-    store64(frame + F_SHIFT, shift)
-    store64(frame + F_CAST, cast)
-    store64(frame + F_QWORD0, qword0)
-    store64(frame + F_QWORD1, qword1)
-    store64(frame + F_QWORD2, qword2)
-    store64(frame + F_QWORD3, 0)
-    return 1
-
-
-@inline
-def reject(queue: int, frame: int, count: int) -> None:
-    """Complete the next `count` descriptors as frames with an error and without data.
-
-    The last of them has an address that can't be written: whoever posted it gets it back.
-    """
-    for i in range(count):
-        entry = load64(frame + F_ENTRIES + 8 * i)
-        store64(entry, 0)
-        store64(entry + 16, 0)
-        store64(entry + 24, 0)
-        store64_release(entry + 8, RX_DD | RX_EOF | RX_ERR_RXE)
-    head = load64(queue + Q_HEAD) + count
-    length = load64(queue + Q_LENGTH)
-    store64(queue + Q_HEAD, head - length if head >= length else head)
-    mark_received(queue)
 
 
 @inline
@@ -336,32 +220,6 @@ def find_places(port: int, queue: int, frame: int) -> int:
 
 
 @inline
-def write_back(queue: int, frame: int) -> None:
-    """Hand the descriptors of a delivered frame to the guest, in ring order."""
-    need = load64(frame + F_NEED)
-    size = load64(queue + R_BUFFER_SIZE)
-    left = load64(frame + F_LENGTH)
-    common = RX_DD | ptype(load64(frame + F_PARSED + 8 * OUT_KIND)) << RX_PTYPE_SHIFT
-    for i in range(need - 1):
-        entry = load64(frame + F_ENTRIES + 8 * i)
-        store64(entry, 0)
-        store64(entry + 16, 0)
-        store64(entry + 24, 0)
-        store64_release(entry + 8, common | size << RX_PBUF_SHIFT)
-        left -= size
-    entry = load64(frame + F_ENTRIES + 8 * need - 8)
-    store64(entry, load64(frame + F_QWORD0))
-    store64(entry + 16, load64(frame + F_QWORD2))
-    store64(entry + 24, load64(frame + F_QWORD3))
-    last = common | RX_EOF | left << RX_PBUF_SHIFT | load64(frame + F_QWORD1)
-    store64_release(entry + 8, last)
-    head = load64(queue + Q_HEAD) + need
-    length = load64(queue + Q_LENGTH)
-    store64(queue + Q_HEAD, head - length if head >= length else head)
-    mark_received(queue)
-
-
-@inline
 def receive(port: int, burst: int, row: int, end: int) -> int:
     """Deliver the packet of the rows from `row` up to `end`, or drop and count it.
 
@@ -395,14 +253,15 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     kept = 0
     if queue != 0:
         kept = 4 * load64(queue + R_KEEP_CRC)
-    if arrange(port, frame, burst, row, kept) == 0:
-        add(port + P_FILTERED, 1)
-        return TAKEN
+    seen = queue if queue != 0 else first
+    arranged = arrange(port, frame, burst, row, kept)
+    if arranged != ARRANGED:
+        return leave(seen, RX_FILTERED if arranged == REFUSED else RX_VLAN_FILTERED)
     if rule != 0 and take_rule(port, rule):
-        return TAKEN
+        return leave(seen, RX_RULE)
     if queue == 0:
         add(port + P_NO_QUEUE, 1)
-        return TAKEN
+        return leave(first, RX_DISABLED)
     length = load64(frame + F_LENGTH) - kept
     if length > load64(queue + R_MAX_PACKET):
         return drop(queue, RX_LENGTH)
@@ -413,6 +272,7 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
         return drop(queue, RX_FULL)
     if found != PLACED:
         return drop(queue, found - UNPLACED)
+    store64(frame + F_PTYPE, ptype(load64(frame + F_PARSED + 8 * OUT_KIND)))
     qword1 = load64(frame + F_QWORD1) | checksum_status(
         frame + F_HEADER_COPY, frame + F_PARSED, burst, row, total, flags
     )

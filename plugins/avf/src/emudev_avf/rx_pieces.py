@@ -31,12 +31,15 @@ HEADER_BYTES: Final = 128
 # The record of the frame at hand, in words of the port's scratch.
 F_TOTAL: Final = 8 * 0  #: bytes in the burst
 F_LENGTH: Final = 8 * 1  #: bytes to deliver
+F_PTYPE: Final = 8 * 2  #: packet type, as the descriptor has it
 F_CAST: Final = 8 * 4
 F_QWORD0: Final = 8 * 5
 F_QWORD1: Final = 8 * 6
 F_QWORD2: Final = 8 * 7
 F_SHIFT: Final = 8 * 8  #: how far bytes behind the addresses move: -4 stripped, 4 inserted
 F_PIECES: Final = 8 * 9
+#: its VLAN tags, 16 bits each: how many, TPID of the first, TCI of the first and second
+F_TCIS: Final = 8 * 11
 F_NEED: Final = 8 * 12  #: buffers that it takes
 #: flow id for its descriptor: the mark of its rule, or `flow_tables.NO_FLOW`
 F_FLOW: Final = 8 * 13

@@ -11,12 +11,12 @@ import mmap
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from emudev_core.memory import MemoryRegion, MemoryTable
 from emudev_net.burst import Burst, Packet
 
-from .descriptors import RX_SIZE, TX_SIZE, RxWriteback, tx_data_qword1
+from .descriptors import RX_SIZE, TX_SIZE, RxFlexWriteback, RxWriteback, tx_data_qword1
 from .queues import Ring
 from .rings import Port
 
@@ -74,6 +74,7 @@ class Guest:
         max_packet: Longest received frame.
         crc_disable: Deliver the frame check sequence.
         size: Bytes of memory.
+        rxdid: Format of the receive descriptors.
     """
 
     BASE = 0x1_0000_0000
@@ -87,7 +88,9 @@ class Guest:
         max_packet: int = 9728,
         crc_disable: bool = False,
         size: int = 1 << 20,
+        rxdid: int = 0,
     ) -> None:
+        self._flexible = rxdid > 1
         self.memory = Guarded(self.BASE, size)
         self.length = length
         self.buffer_size = buffer_size
@@ -104,7 +107,8 @@ class Guest:
         for pair in range(pairs):
             tx, rx = self.port.tx[pair], self.port.rx[pair]
             tx.configure(self.take(TX_SIZE * length), length)
-            rx.configure(self.take(RX_SIZE * length), length, buffer_size, max_packet, crc_disable)
+            ring = self.take(RX_SIZE * length)
+            rx.configure(ring, length, buffer_size, max_packet, crc_disable, rxdid)
             self.port.map_queue(True, pair, pair + 1)
             self.port.map_queue(False, pair, pair + 1)
             tx.enable()
@@ -229,21 +233,24 @@ class Guest:
         """Deliver frames, in segments of at most `split` bytes."""
         return self.push(Burst.of(frames, split), pair)
 
-    def received(self, pair: int = 0) -> list[tuple[bytes, list[RxWriteback]]]:
+    def received(self, pair: int = 0) -> list[tuple[bytes, list[Any]]]:
         """Frames that were written back since the last call, with their descriptors."""
         rx = self.port.rx[pair]
-        found: list[tuple[bytes, list[RxWriteback]]] = []
-        data, parts = b"", []
+        kind = RxFlexWriteback if self._flexible else RxWriteback
+        found: list[tuple[bytes, list[Any]]] = []
+        data: bytes = b""
+        parts: list[Any] = []
         while True:
             index = self.rx_next[pair]
-            done = RxWriteback.unpack(self.memory.read(self.entry(rx, index), RX_SIZE))
-            if not done.qword1 & 1 or index == self.rx_tail[pair]:
+            done = kind.unpack(self.memory.read(self.entry(rx, index), RX_SIZE))
+            status = done.status_error0 if isinstance(done, RxFlexWriteback) else done.qword1
+            if not status & 1 or index == self.rx_tail[pair]:
                 return found
             parts.append(done)
             address = self.posted[pair][index]
             if done.length:
                 data += self.memory.read(address, done.length)
             self.rx_next[pair] = (index + 1) % rx.length
-            if done.qword1 & 2:
+            if status & 2:
                 found.append((data, parts))
                 data, parts = b"", []

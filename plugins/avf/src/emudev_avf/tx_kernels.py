@@ -19,8 +19,10 @@ from typing import Final
 from emudev_net.burst import (
     ADDRESS,
     CRC32C_WANTED,
+    CSUM_WANTED,
     FIRST,
     FLAGS,
+    GSO_MASK,
     HASH,
     LAST,
     LENGTH,
@@ -74,7 +76,9 @@ from .words import (
     DUMMY,
     ON,
     P_INSERT_TPID,
+    P_INSERT_OUTER,
     P_MAX_FRAME,
+    P_INSERT_TPID2,
     P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
@@ -112,6 +116,7 @@ WIRE_FRAME: Final = 60  #: shorter ones are padded to this
 
 
 @inline
+TPID_OUTER: Final = 0x88A8  #: of the burst's outer tags
 def emit(memory: int, burst: int, row: int, capacity: int, guest: int, size: int) -> int:
     """Write the rows of one buffer; it may lie in several regions that adjoin.
 
@@ -250,20 +255,31 @@ def finish(state: int, burst: int, row: int, capacity: int) -> int:
         end += 1
         store64(state + T_ROWS, end)
     tag = 0
-    tag1 = data >> TX_L2TAG1_SHIFT & 0xFFFF
-    tag2 = load64(state + T_CONTEXT0) >> CTX_L2TAG2_SHIFT & 0xFFFF
-    if data & TX_IL2TAG1:
+    offload = load64(state + T_OFFLOAD)
+    if (data & TX_IL2TAG1) | (context & CTX_IL2TAG2):
+        tag1 = data >> TX_L2TAG1_SHIFT & 0xFFFF
+        tag2 = load64(state + T_CONTEXT0) >> CTX_L2TAG2_SHIFT & 0xFFFF
         flags |= VLAN_PRESENT
-        tag = tag1 | load64(port + P_INSERT_TPID) << 16
-        if context & CTX_IL2TAG2:
+        if data & TX_IL2TAG1 == 0:
+            tag = tag2 | load64(port + P_INSERT_TPID2) << 16
+        elif context & CTX_IL2TAG2 == 0:
+            tag = tag1 | load64(port + P_INSERT_TPID) << 16
+        elif load64(port + P_INSERT_OUTER) == TPID_OUTER:
             flags |= OUTER_VLAN_PRESENT
-            tag |= tag2 << 48
-    elif context & CTX_IL2TAG2:
-        flags |= VLAN_PRESENT
-        tag = tag2 | load64(port + P_INSERT_TPID) << 16
+            tag = tag1 | load64(port + P_INSERT_TPID) << 16 | tag2 << 48
+        else:
+            # A burst can't say any other ethertype of an outer tag: the inner one goes inside.
+            tag = tag2 | load64(port + P_INSERT_OUTER) << 16
+            if put_tag(state, burst, row, capacity, load64(port + P_INSERT_TPID), tag1) == 0:
+                return FULL if row > 0 else BAD + BAD_COUNT
+            end = load64(state + T_ROWS)
+            if flags & (CSUM_WANTED | CRC32C_WANTED):
+                offload += 4
+            if flags & GSO_MASK:
+                offload += 4 << 32
     at = burst + row * ROW
     store64(at + FLAGS, flags)
-    store64(at + OFFLOAD, load64(state + T_OFFLOAD))
+    store64(at + OFFLOAD, offload)
     store64(at + VLAN, tag)
     store64(at + HASH, 0)
     store64(at + TIME, 0)
@@ -336,6 +352,7 @@ def peek(state: int, burst: int, capacity: int) -> int:
             complete(state, index, end)
             index = end
             dropped = 1
+            left -= load64(state + T_TOTAL)
     if dropped and row == 0:
         # Nothing follows for which the caller would call notify.
         raise_due(load64(state + Q_PORT))
@@ -343,8 +360,12 @@ def peek(state: int, burst: int, capacity: int) -> int:
 
 
 @inline
-def count_packets(state: int, burst: int, rows: int) -> None:
-    """Add whole packets to the statistics, segmented ones as they will be on the wire."""
+def count_packets(state: int, burst: int, rows: int) -> int:
+    """Add whole packets to the statistics, segmented ones as they will be on the wire.
+
+    Returns:
+        Their bytes.
+    """
     size = 0
     packet = 0
     first = burst
@@ -387,6 +408,7 @@ def release(state: int, burst: int, rows: int) -> int:
     of before a disable or a reset complete nothing.
 
     Args:
+    return size
         state: Address of the words of a transmit queue.
         burst: Address of the burst, as `peek` left it.
         rows: Rows of whole packets, from the first one on.

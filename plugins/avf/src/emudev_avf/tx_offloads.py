@@ -63,11 +63,13 @@ from .words import (
     T_TOTAL,
 )
 
-__all__ = ["prepare_checksum", "prepare_segmentation"]
+__all__ = ["prepare_checksum", "prepare_segmentation", "put_tag"]
 
 MIN_MSS: Final = 64  #: drivers segment in software below it
 MAX_IP: Final = 65535  #: what an IP length field can say
 ETHERNET: Final = 14  #: bytes of the shortest Ethernet header
+ADDRESSES: Final = 12  #: bytes of both addresses
+TAG: Final = 4  #: bytes of a VLAN tag
 
 # What a step of `peek` over one packet ends with; from BAD on, a reason for dropping it.
 READY: Final = 0
@@ -125,6 +127,23 @@ def move_row(burst: int, source: int, target: int) -> None:
     store64(burst + target * ROW + ADDRESS, load64(burst + source * ROW + ADDRESS))
     store64(burst + target * ROW + LENGTH, load64(burst + source * ROW + LENGTH))
     store64(burst + target * ROW + FLAGS, 0)
+
+
+@inline
+def put_tag(state: int, burst: int, row: int, capacity: int, tpid: int, tci: int) -> int:
+    """Put a VLAN tag behind the addresses of the packet at `row`.
+
+    Returns:
+        1, or 0 if there is no room in the scratch or the burst.
+    """
+    copied = copy_header(state, burst, row, capacity, ADDRESSES)
+    if copied == 0:
+        return 0
+    # The scratch is given in pieces of 64 bytes: there is room behind the 12.
+    store16be(copied + ADDRESSES, tpid)
+    store16be(copied + ADDRESSES + 2, tci)
+    store64(burst + row * ROW + LENGTH, ADDRESSES + TAG)
+    return 1
 
 
 @inline

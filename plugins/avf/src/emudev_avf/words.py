@@ -49,6 +49,7 @@ R_MAX_PACKET: Final = 8 * 41  #: longest frame, bytes
 R_KEEP_CRC: Final = 8 * 42  #: 1 = append the frame check sequence
 QUEUE_WORDS: Final = 56
 
+R_RXDID: Final = 8 * 43  #: number of its flexible descriptor format, 0 for the legacy one
 #: Reasons for which a transmitted packet is dropped, the order of the words from `Q_REASONS`.
 TX_REASONS: Final = (
     "tail",  # the tail is not below the ring's length; the queue stops
@@ -78,12 +79,21 @@ RX_REASONS: Final = (
     "source",  # the frame is too short, in too many pieces, or its checksum request impossible
 )
 RX_BAD_TAIL: Final = 0
+    # These are no faults, and no discards either:
+    "filtered",  # its address is not one of the guest's
+    "vlan-filtered",  # its VLAN is not
+    "rule",  # a flow rule drops it
+    "disabled",  # the queue that it is for is not enabled
 RX_FULL: Final = 1
 RX_LENGTH: Final = 2
 RX_ADDRESS: Final = 3
 RX_SOURCE: Final = 4
 
 OFF: Final = 0
+RX_FILTERED: Final = 5
+RX_VLAN_FILTERED: Final = 6
+RX_RULE: Final = 7
+RX_DISABLED: Final = 8
 ON: Final = 1
 STOPPED: Final = 2
 
@@ -92,14 +102,17 @@ P_DUE: Final = 8 * 0  #: vectors that transmit queues want signalled, a bit set;
 P_VECTORS: Final = 8 * 1  #: address of the first vector's words
 P_MEMORY: Final = 8 * 2  #: address of the memory table
 P_MAX_FRAME: Final = 8 * 3  #: longest frame that is transmitted, bytes
-P_INSERT_TPID: Final = 8 * 4
+P_INSERT_TPID: Final = 8 * 4  #: of a tag in L2TAG1
+P_INSERT_TPID2: Final = 8 * 5  #: of one in L2TAG2 alone
+P_INSERT_OUTER: Final = 8 * 6  #: of one in L2TAG2 outside of one in L2TAG1
 P_RX_ENABLED: Final = 8 * 8  #: number of enabled receive queues
 P_RX_COUNT: Final = 8 * 9  #: number of receive queues
 P_RX_QUEUES: Final = 8 * 10  #: address of the first receive queue's words
 P_MACS: Final = 8 * 11  #: address of the table of accepted addresses
 P_PROMISCUOUS: Final = 8 * 12  #: bit 0 unicast, bit 1 multicast
-P_VLANS: Final = 8 * 13  #: address of the bit set of accepted VLAN ids, 0 accepts all
-P_STRIP: Final = 8 * 14  #: a `TagPlace`
+P_VLANS: Final = 8 * 13  #: address of the bit sets of accepted VLAN ids, 0 accepts all
+P_STRIP: Final = 8 * 14  #: a `TagPlace`: of an outer tag, or the only one
+P_STRIP_INNER: Final = 8 * 7  #: a `TagPlace`: of a second tag, 0x8100
 P_STRIP_TPID: Final = 8 * 15
 P_RSS_KEY: Final = 8 * 16  #: address of the hash table of the key, 0 = no hash
 P_RSS_LUT: Final = 8 * 17  #: address of the words of the lookup table, or 0
@@ -111,7 +124,6 @@ P_RULES: Final = 8 * 22  #: address of the table of flow rules, 0 without any
 P_CLASS0: Final = 8 * 23  #: receive queues of traffic class 0, 0 without classes
 # Written by kernels.
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
-P_FILTERED: Final = 8 * 25  #: frames that were not for this port
 P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
 P_RULE_DROPS: Final = 8 * 27  #: frames that a flow rule has dropped
 P_LOCK: Final = 8 * 32  #: 1 while a push is at it: any of them may deliver to any receive queue
