@@ -94,6 +94,39 @@ RX_L2TAG2_2_SHIFT: Final = 48
 RX_EXT_FD_ID: Final = 1 << 4  #: qword 3 has a flow director id
 RX_FD_ID_SHIFT: Final = 32  #: in qword 3
 
+# Receive write-back in a flexible format: its number is the lowest byte of qword 0.
+RXDID_LEGACY: Final = 1  #: the one above, 32 bytes; 0 means the same
+RXDID_NIC: Final = 2
+RXDID_NIC_2: Final = 6
+RXDID_GENERIC: Final = 16
+RXDID_AUX_VLAN: Final = 17  #: the TCI of a service tag, then that of a customer tag
+RXDID_AUX_IPV4: Final = 18  #: time to live and protocol; version, header length and service
+RXDID_AUX_IPV6: Final = 19  #: next header and hop limit; version, class, flow label's first bits
+RXDID_AUX_IPV6_FLOW: Final = 20  #: flow label's last bits; version, class, its first bits
+RXDID_AUX_TCP: Final = 21  #: data offset and flags
+RXDID_OVS_1: Final = 22
+RXDID_OVS_2: Final = 23
+RXDID_AUX_IP_OFFSET: Final = 25  #: where the IP header begins
+#: All that a queue can have; 24, of IPsec, is for devices that do it.
+RXDIDS: Final = frozenset({1, 2, 6, *range(16, 24), 25})
+FLEX_UMBCAST_SHIFT: Final = 14
+FLEX_PTYPE_SHIFT: Final = 16
+# Its qword 1, status_error0.
+FLEX_DD: Final = 1 << 0
+FLEX_EOF: Final = 1 << 1
+FLEX_L3L4P: Final = 1 << 3
+FLEX_IPE: Final = 1 << 4
+FLEX_L4E: Final = 1 << 5
+FLEX_EIPE: Final = 1 << 6
+FLEX_RXE: Final = 1 << 10
+FLEX_CRCP: Final = 1 << 11
+FLEX_RSS_VALID: Final = 1 << 12
+FLEX_L2TAG1P: Final = 1 << 13
+# Its qword 2, status_error1.
+FLEX_L2TAG2P: Final = 1 << 11
+FLEX_XTRMD4_VALID: Final = 1 << 14  #: there is a first auxiliary word
+FLEX_XTRMD5_VALID: Final = 1 << 15  #: and a second one
+
 #: Most buffers that a received frame may span; both drivers give up on more (avf.md 6.9).
 RX_MAX_BUFFERS: Final = 5
 
@@ -149,6 +182,41 @@ class RxWriteback(Wire):
     def ptype(self) -> int:
         """Packet type; avf.md 6.10."""
         return self.qword1 >> RX_PTYPE_SHIFT & 0xFF
+
+
+@wire(size=RX_SIZE)
+class RxFlexWriteback(Wire):
+    """A receive descriptor as the device writes it back, in a flexible format.
+
+    Source: avf.md 6.8; what the auxiliary words hold: rte_pmd_iavf.h of DPDK.
+    """
+
+    rxdid: int = u8("number of the format")
+    mirror_umbcast: int = u8("bits 7:6: 0 unicast, 1 multicast, 2 broadcast")
+    ptype_flags: int = u16("bits 9:0: packet type")
+    pkt_len: int = u16("bits 13:0: bytes in this buffer")
+    header_len: int = u16("zero")
+    status_error0: int = u16("status and errors; DD is bit 0")
+    l2tag1: int = u16("stripped VLAN TCI if bit 13 of status_error0 is set")
+    hash: int = u32("RSS hash if bit 12 is set; formats 22 and 23: flow id, all ones without")
+    status_error1: int = u16("bit 11: l2tag2_2; bits 14 and 15: auxiliary words")
+    flags2: int = u8("zero")
+    time_low: int = u8("bit 0: a timestamp; zero")
+    l2tag2_1: int = u16("zero")
+    l2tag2_2: int = u16("stripped VLAN TCI")
+    flow: int = u32("flow id, all ones without; formats 22 and 23: RSS hash")
+    aux0: int = u16("first auxiliary word")
+    aux1: int = u16("second auxiliary word")
+
+    @property
+    def length(self) -> int:
+        """Bytes in this buffer."""
+        return self.pkt_len & RX_PBUF_MASK
+
+    @property
+    def ptype(self) -> int:
+        """Packet type; avf.md 6.10."""
+        return self.ptype_flags & 0x3FF
 
 
 def tx_data_qword1(
