@@ -13,6 +13,7 @@ from .descriptors import RX_SIZE, RXDID_LEGACY, RXDIDS, TX_SIZE
 from .words import (
     OFF,
     ON,
+    P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -21,6 +22,7 @@ from .words import (
     Q_HEAD,
     Q_INDEX,
     Q_LENGTH,
+    Q_MEMORY,
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
@@ -91,6 +93,7 @@ class Ring:
         self._set(Q_DOORBELL, self.doorbell.address)
         self._set(Q_PORT, port.words.address)
         self._set(Q_INDEX, index)
+        self._vector: int | None = None
         self._set(Q_VECTOR, -1)
 
     def _get(self, word: int) -> int:
@@ -125,12 +128,17 @@ class Ring:
     @property
     def vector(self) -> int | None:
         """The interrupt vector it is mapped to."""
-        vector = self._get(Q_VECTOR)
-        return None if vector < 0 else vector
+        return self._vector
 
     @property
     def head(self) -> int:
-        """The next descriptor of the device."""
+        """The next descriptor that the guest gets back."""
+        mirrored = self._mirrored()
+        return self._get(Q_HEAD) if mirrored is None else mirrored.stored
+
+    @property
+    def next(self) -> int:
+        """The next descriptor of the kernels; before it may be some that are being stored."""
         return self._get(Q_HEAD)
 
     @property
@@ -176,6 +184,7 @@ class Ring:
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
             self._set(Q_HEAD, head)
             self._enabled(ON)
+            self.locate(look=True)
         return True
 
     def disable(self) -> None:
@@ -190,13 +199,15 @@ class Ring:
 
     def map_vector(self, vector: int | None) -> None:
         """Set the vector that its interrupts go to; kept over configure and disable (fact 6)."""
-        self._set(Q_VECTOR, -1 if vector is None else vector)
+        self._vector = vector
+        if self._mirrored() is None:
+            self._set(Q_VECTOR, -1 if vector is None else vector)
 
     def reset(self) -> None:
         """Forget everything but the counters."""
         self.disable()
         self._forget_tail()
-        self._set(Q_VECTOR, -1)
+        self.map_vector(None)
         self._set(Q_RING, 0)
         self._set(Q_LENGTH, 0)
         self._set(Q_RING_HOST, 0)
@@ -249,6 +260,21 @@ class RxRing(Ring):
     SIZE = RX_SIZE
     REASONS = RX_REASONS
 
+    @property
+    def buffer_size(self) -> int:
+        """Bytes of each posted buffer."""
+        return self._get(R_BUFFER_SIZE)
+
+    @property
+    def flexible(self) -> bool:
+        """Whether write-backs have one of the flexible formats."""
+        return self._get(R_RXDID) != 0
+
+    @property
+    def buffer_size(self) -> int:
+        """Bytes of each posted buffer."""
+        return self._get(R_BUFFER_SIZE)
+
     def _enabled(self, value: int) -> None:
         """Count it, too: a queue that stopped at a fault is enabled still."""
         self._port.count_receiving(int(value != OFF) - int(self.enabled))
@@ -261,27 +287,27 @@ class RxRing(Ring):
         buffer_size: int,
         max_packet: int,
         crc_disable: bool = False,
+        rxdid: int = RXDID_LEGACY,
     ) -> None:
         """Set up the ring, disabled, head 0.
 
         Args:
-        rxdid: int = RXDID_LEGACY,
             base: Guest address; 0 leaves it unconfigured.
             length: Descriptors, 1 to 8160; 0 leaves it unconfigured.
             buffer_size: Bytes of each posted buffer, 1 to 16383 (what the write-back can say).
             max_packet: Longest frame, bytes; longer ones are dropped.
             crc_disable: Deliver the frame check sequence.
+            rxdid: Format of the write-back, one of `RXDIDS`; 0 is the legacy one, too.
 
         Raises:
             ValueError: Out of range.
         """
-            rxdid: Format of the write-back, one of `RXDIDS`; 0 is the legacy one, too.
+        if rxdid and rxdid not in RXDIDS:
+            raise ValueError(f"{rxdid} is not one of the descriptor formats {sorted(RXDIDS)}")
         if length and not 0 < buffer_size < 1 << 14:
             raise ValueError(f"a buffer has 1 to 16383 bytes, not {buffer_size}")
         self._configure(base, length)
         self._set(R_BUFFER_SIZE, buffer_size)
-        if rxdid and rxdid not in RXDIDS:
-            raise ValueError(f"{rxdid} is not one of the descriptor formats {sorted(RXDIDS)}")
         self._set(R_MAX_PACKET, max_packet)
         self._set(R_KEEP_CRC, int(crc_disable))
         self._set(R_RXDID, 0 if rxdid == RXDID_LEGACY else rxdid)

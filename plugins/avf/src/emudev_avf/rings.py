@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emudev_core.memory import EMPTY_TABLE, MemoryTable
 from emudev_core.queues import Offload, QueueKernels
@@ -39,10 +39,10 @@ from .words import (
     P_CRC_TABLE,
     P_DUE,
     P_HOLD,
-    P_INSERT_TPID,
     P_INSERT_OUTER,
-    P_MACS,
+    P_INSERT_TPID,
     P_INSERT_TPID2,
+    P_MACS,
     P_MAX_FRAME,
     P_MEMORY,
     P_NO_QUEUE,
@@ -59,8 +59,8 @@ from .words import (
     P_RX_QUEUES,
     P_SCRATCH,
     P_STRIP,
-    P_STRIP_TPID,
     P_STRIP_INNER,
+    P_STRIP_TPID,
     P_VECTORS,
     P_VLANS,
     PORT_WORDS,
@@ -68,12 +68,12 @@ from .words import (
     Q_BYTES,
     Q_DROPS,
     Q_MULTICAST,
-    Q_UNICAST,
     Q_REASONS,
+    Q_UNICAST,
     QUEUE_WORDS,
-    VECTOR_WORDS,
     RX_FILTERED,
     RX_VLAN_FILTERED,
+    VECTOR_WORDS,
 )
 
 __all__ = ["Hold", "Port", "RxRing", "Stats", "TagPlace", "TxRing"]
@@ -82,9 +82,9 @@ __all__ = ["Hold", "Port", "RxRing", "Stats", "TagPlace", "TxRing"]
 MAX_FRAME: Final = 9728
 #: Ethertype of the tags that are stripped and inserted unless others are set: 802.1Q.
 TPID: Final = 0x8100
-
 #: Ethertype of an outer tag unless another is set: 802.1ad.
 TPID_SERVICE: Final = 0x88A8
+
 #: All kernels of the data plane; vectors first, since the mailbox needs them early.
 KERNELS: Final = (
     change_vector,
@@ -128,12 +128,12 @@ class Stats(NamedTuple):
     tx_errors: int
 
 
-class Port:
 def total(words: Words, word: int) -> int:
     """The sum of a word of all queues of a direction."""
     return sum(words[i + word // 8] for i in range(0, len(words), QUEUE_WORDS))
 
 
+class Port:
     """The data plane of one device.
 
     Args:
@@ -170,7 +170,7 @@ def total(words: Words, word: int) -> int:
         self.words = Words(PORT_WORDS)
         self._rx_words = Words(queue_pairs * QUEUE_WORDS)
         self._tx_words = Words(queue_pairs * QUEUE_WORDS)
-        self._vector_words = Words(vectors * VECTOR_WORDS)
+        self._vector_words = Words((vectors + 1) * VECTOR_WORDS)
         self._scratch = Words(SCRATCH_WORDS)
         self._crc_table = crc_table(0xEDB88320)  # IEEE 802.3, reflected
         self.memory = EMPTY_TABLE
@@ -222,7 +222,7 @@ def total(words: Words, word: int) -> int:
             self.memory = table
             self._swap(P_MEMORY, KernelTable(table))
             for ring in (*self.rx, *self.tx):
-                ring.locate()
+                ring.locate(look=True)
 
     def set_macs(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
         """Set the addresses whose frames are received; broadcast always is."""

@@ -65,7 +65,7 @@ from .descriptors import (
 )
 from .interrupts import raise_due
 from .ring_memory import add, mark_sent, ring_entry
-from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation, put_tag
+from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation
 from .words import (
     BAD_ADDRESS,
     BAD_CONTEXT,
@@ -75,11 +75,10 @@ from .words import (
     BAD_TYPE,
     DUMMY,
     ON,
-    P_INSERT_TPID,
     P_INSERT_OUTER,
-    P_MAX_FRAME,
+    P_INSERT_TPID,
     P_INSERT_TPID2,
-    P_MEMORY,
+    P_MAX_FRAME,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -88,6 +87,7 @@ from .words import (
     Q_EPOCH,
     Q_HEAD,
     Q_LENGTH,
+    Q_MEMORY,
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
@@ -113,10 +113,10 @@ MAX_DESCRIPTORS: Final = 128
 MAX_ROWS: Final = 128
 MIN_FRAME: Final = 17  #: shortest frame that hardware takes; avf.md 6.2
 WIRE_FRAME: Final = 60  #: shorter ones are padded to this
+TPID_OUTER: Final = 0x88A8  #: of the burst's outer tags
 
 
 @inline
-TPID_OUTER: Final = 0x88A8  #: of the burst's outer tags
 def emit(memory: int, burst: int, row: int, capacity: int, guest: int, size: int) -> int:
     """Write the rows of one buffer; it may lie in several regions that adjoin.
 
@@ -155,7 +155,7 @@ def walk(state: int, burst: int, row: int, capacity: int, index: int, tail: int)
         reason for dropping it, with `T_NEXT` behind its last descriptor.
     """
     length = load64(state + Q_LENGTH)
-    memory = load64(load64(state + Q_PORT) + P_MEMORY)
+    memory = load64(state + Q_MEMORY)
     start = row
     reason = -1
     count = 0
@@ -342,6 +342,7 @@ def peek(state: int, burst: int, capacity: int) -> int:
         if status == READY:
             row = load64(state + T_ROWS)
             index = load64(state + T_NEXT)
+            left -= load64(state + T_TOTAL)
         elif status < BAD or row > 0:
             break
         else:
@@ -352,7 +353,6 @@ def peek(state: int, burst: int, capacity: int) -> int:
             complete(state, index, end)
             index = end
             dropped = 1
-            left -= load64(state + T_TOTAL)
     if dropped and row == 0:
         # Nothing follows for which the caller would call notify.
         raise_due(load64(state + Q_PORT))
@@ -398,6 +398,7 @@ def count_packets(state: int, burst: int, rows: int) -> int:
                     counter = Q_BROADCAST
             add(state + counter, segments)
     add(state + Q_BYTES, size)
+    return size
 
 
 @queue_kernel
@@ -408,7 +409,6 @@ def release(state: int, burst: int, rows: int) -> int:
     of before a disable or a reset complete nothing.
 
     Args:
-    return size
         state: Address of the words of a transmit queue.
         burst: Address of the burst, as `peek` left it.
         rows: Rows of whole packets, from the first one on.

@@ -47,9 +47,9 @@ T_OFFLOAD: Final = 8 * 50  #: and its offload word
 R_BUFFER_SIZE: Final = 8 * 40  #: bytes of each posted buffer
 R_MAX_PACKET: Final = 8 * 41  #: longest frame, bytes
 R_KEEP_CRC: Final = 8 * 42  #: 1 = append the frame check sequence
+R_RXDID: Final = 8 * 43  #: number of its flexible descriptor format, 0 for the legacy one
 QUEUE_WORDS: Final = 56
 
-R_RXDID: Final = 8 * 43  #: number of its flexible descriptor format, 0 for the legacy one
 #: Reasons for which a transmitted packet is dropped, the order of the words from `Q_REASONS`.
 TX_REASONS: Final = (
     "tail",  # the tail is not below the ring's length; the queue stops
@@ -77,23 +77,23 @@ RX_REASONS: Final = (
     "length",  # longer than max_pkt_size, or than five buffers
     "address",  # a posted buffer outside writable guest memory
     "source",  # the frame is too short, in too many pieces, or its checksum request impossible
-)
-RX_BAD_TAIL: Final = 0
     # These are no faults, and no discards either:
     "filtered",  # its address is not one of the guest's
     "vlan-filtered",  # its VLAN is not
     "rule",  # a flow rule drops it
     "disabled",  # the queue that it is for is not enabled
+)
+RX_BAD_TAIL: Final = 0
 RX_FULL: Final = 1
 RX_LENGTH: Final = 2
 RX_ADDRESS: Final = 3
 RX_SOURCE: Final = 4
-
-OFF: Final = 0
 RX_FILTERED: Final = 5
 RX_VLAN_FILTERED: Final = 6
 RX_RULE: Final = 7
 RX_DISABLED: Final = 8
+
+OFF: Final = 0
 ON: Final = 1
 STOPPED: Final = 2
 
