@@ -26,7 +26,8 @@ def test_a_run_takes_everything_from_its_options(tmp_path):
         parse(
             "run", "smoke", "--kernel", "backports", "--vdev", "emu_x,id=0", "--vdev", "y,emu=x",
             "--set", "DUR=3", "--set", "TEXT=a=b", "--timeout", "9", "--keep", str(tmp_path),
-            "--smp", "2", "--mem", "768",
+            "--smp", "2", "--mem", "768", "--iommu", "--memory", "private",
+            "--tap-flags", "multi_queue",
         )
     )  # fmt: skip
     assert request.script.name == "smoke.sh"
@@ -35,6 +36,13 @@ def test_a_run_takes_everything_from_its_options(tmp_path):
     assert request.variables == {"DUR": "3", "TEXT": "a=b"}
     assert (request.timeout, request.smp, request.mem) == (9, 2, 768)
     assert request.keep == tmp_path
+    assert (request.iommu, request.shared) == (True, False)
+    assert request.tap_flags == "multi_queue"
+
+
+def test_a_guest_has_no_iommu_and_shares_its_memory_unless_told_otherwise():
+    request = request_of(parse("run", "-c", "true", "--nic", "e1000e"))
+    assert (request.iommu, request.shared, request.tap_flags) == (False, True, "")
 
 
 def test_the_text_of_a_script_may_stand_on_the_command_line():
@@ -99,6 +107,17 @@ def test_a_folder_without_a_lab_says_how_to_make_one(tmp_path):
         Lab(tmp_path).require()
     with pytest.raises(LabError, match=r"no guest kernel 5\.0"):
         Lab(tmp_path).kernel("5.0")
+
+
+def test_a_lab_without_dpdk_says_how_to_have_it(tmp_path):
+    stamps = tmp_path / "stamps"
+    stamps.mkdir()
+    for step in ("qemu", "guest", "kernel_stable"):
+        (stamps / step).touch()
+    assert Lab(tmp_path).missing(["stable"], ["tcpdump"]) == ""
+    assert "run `emudev lab prepare --dpdk yes`" in Lab(tmp_path).missing([], ["dpdk-testpmd"])
+    with pytest.raises(LabError, match="dpdk is missing"):
+        Lab(tmp_path).require(["stable"], ["dpdk-testpmd"])
 
 
 def test_placeholders_of_vdevs_are_filled_in():
@@ -166,6 +185,22 @@ def test_guest_memory_is_shared_so_that_a_server_can_map_it(words):
     assert "memory-backend-memfd,id=mem,size=768M,share=on" in found
     assert found[found.index("-smp") + 1] == "2"
     assert "socket,id=control,fd=7" in found
+
+
+def test_private_memory_is_qemu_s_own(words):
+    found = words(Machine(mem=768, shared=False))
+    assert found[found.index("-m") + 1] == "768"
+    assert "q35" in found
+    assert not [word for word in found if "memory-backend" in word]
+
+
+def test_an_iommu_comes_before_the_nics_and_the_kernel_is_told(words):
+    found = words(Machine((Nic("vfio-user", Path("/d/a.sock")),), iommu=True))
+    device = found.index("intel-iommu,caching-mode=on")
+    assert device < next(n for n, word in enumerate(found) if word.startswith("{"))
+    assert found[found.index("-append") + 1].endswith(" intel_iommu=on")
+    plain = words(Machine())
+    assert "intel_iommu" not in plain[plain.index("-append") + 1]
 
 
 def test_qemu_s_own_nics_sit_on_the_tap_of_their_number(words):

@@ -12,6 +12,8 @@ def test_a_script_without_a_head_has_the_defaults():
     assert parsed.driver
     assert not parsed.strict
     assert parsed.helpers == ()
+    assert parsed.expect == ()
+    assert not parsed.iommu
 
 
 def test_each_word_is_read_and_lists_add_up():
@@ -19,7 +21,8 @@ def test_each_word_is_read_and_lists_add_up():
         "# A script.\n# guest: load pktgen\n# guest: load  8021q \n"
         "# guest: helpers transfer iperf3\n# guest: smp 2\n# guest: mem 768\n# guest: timeout 10\n"
         "# guest: nodriver\n# guest: strict\n# guest: programs tcpdump\n"
-        "# guest: modules vfio-pci\n. x\n"
+        "# guest: modules vfio-pci\n# guest: iommu\n"
+        "# guest: expect Leaving .* mode\n# guest: expect Removing device\n. x\n"
     )
     assert parsed.load == ("pktgen", "8021q")
     assert parsed.helpers == ("transfer", "iperf3")
@@ -27,6 +30,8 @@ def test_each_word_is_read_and_lists_add_up():
     assert (parsed.driver, parsed.strict) == (False, True)
     assert parsed.programs == ("tcpdump",)
     assert parsed.modules == ("vfio-pci",)
+    assert parsed.iommu
+    assert parsed.expect == ("Leaving .* mode", "Removing device")
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,8 @@ def test_each_word_is_read_and_lists_add_up():
         ("# guest: mem 0", "expected one number"),
         ("# guest: timeout", "expected one number"),
         ("# guest: helpers xfer", "no helper xfer"),
+        ("# guest: expect", "expected a regular expression"),
+        ("# guest: expect (a", "no regular expression: "),
     ],
 )
 def test_a_mistake_is_named_with_the_script(line, message):

@@ -99,6 +99,14 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--smp", type=_positive, metavar="N", help="processors of the guest")
     add("--mem", type=_positive, metavar="MIB", help="memory of the guest, MiB")
     add("--accel", choices=("tcg", "kvm"), default="tcg", help="default: tcg, the same everywhere")
+    add("--iommu", action="store_true", help="give the guest an IOMMU (VT-d), used by its kernel")
+    add(
+        "--memory",
+        choices=("shared", "private"),
+        default="shared",
+        help="whether the server can map the guest's memory; default: shared",
+    )
+    add("--tap-flags", default="", metavar="WORDS", help="for `ip tuntap add`: multi_queue, ...")
     add("--quiet", action="store_true", help="print the script's results (KEY=VALUE) only")
 
 
@@ -163,6 +171,9 @@ def request_of(arguments: argparse.Namespace) -> Request:
         timeout=arguments.timeout,
         keep=arguments.keep,
         accel=arguments.accel,
+        iommu=arguments.iommu,
+        shared=arguments.memory == "shared",
+        tap_flags=arguments.tap_flags,
     )
 
 

@@ -33,6 +33,9 @@ class Options:
         accel: ``tcg`` or ``kvm``.
         programs: Further programs for the guest; see `initramfs.image`.
         modules: Further kernel modules to have at hand.
+        iommu: Whether it has an IOMMU, used by its kernel.
+        shared: Whether its memory is shared with the servers.
+        tap_flags: Words for ``ip tuntap add``, such as ``multi_queue``.
         drivers: Whether the drivers of its NICs are loaded at boot.
         tolerate: Whether trouble in the kernel's log is left to the test.
     """
@@ -44,6 +47,9 @@ class Options:
     accel: str = "tcg"
     programs: Sequence[str] = ()
     modules: Sequence[str] = ()
+    iommu: bool = False
+    shared: bool = True
+    tap_flags: str = ""
     drivers: bool = True
     tolerate: bool = False
 
@@ -62,7 +68,7 @@ class Emudev:
 
     def __init__(self, options: Options, logs: Path | None = None) -> None:
         self.options = options
-        self.side = HostSide(Lab())
+        self.side = HostSide(Lab(), tap_flags=options.tap_flags)
         self._logs = logs
         self.guest = LazyGuest(self.side, options)
         self._guests = [self.guest]
@@ -174,7 +180,14 @@ class LazyGuest:
             self._guest = Guest(
                 self._side,
                 self._side.lab.kernel(options.kernel),
-                Machine(tuple(nics), smp=options.smp, mem=options.mem, accel=options.accel),
+                Machine(
+                    tuple(nics),
+                    smp=options.smp,
+                    mem=options.mem,
+                    accel=options.accel,
+                    iommu=options.iommu,
+                    shared=options.shared,
+                ),
                 programs=options.programs,
                 modules=options.modules,
                 variables=self._variables,
@@ -229,8 +242,10 @@ class LazyGuest:
         done = guest.run(sets + wanted.text, timeout=wanted.timeout)
         if done.status:
             raise CommandError(wanted.name, done.status, done.output)
-        if wanted.strict and (faults := verdict(guest.log, guest.machine.nics, strict=True)):
-            raise LabError("\n".join(faults))
+        if wanted.strict:
+            nics = guest.machine.nics
+            if faults := verdict(guest.log, nics, strict=True, also=wanted.expect):
+                raise LabError("\n".join(faults))
         return dict(guest.results)
 
     def reboot(self) -> Guest:

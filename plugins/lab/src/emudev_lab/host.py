@@ -128,15 +128,17 @@ class HostSide:
 
     Args:
         lab: A prepared lab.
+        tap_flags: Words for ``ip tuntap add`` of each TAP, such as ``multi_queue vnet_hdr``.
 
     Raises:
         LabError: Not root, or no network namespaces.
     """
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, tap_flags: str = "") -> None:
         if os.geteuid() != 0:
             raise LabError("guests need TAP interfaces and a network namespace: run this as root")
         self.lab = lab
+        self.tap_flags = tap_flags
         self.servers: list[Server] = []
         self._helpers: dict[str, subprocess.Popen[bytes]] = {}
         self._taps = 0
@@ -157,14 +159,15 @@ class HostSide:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add_taps(self, count: int, mtu: int = MTU, *, flags: str = "") -> None:
+    def add_taps(self, count: int, mtu: int = MTU, *, flags: str | None = None) -> None:
         """Make TAP interfaces until there are `count`, with addresses and set up.
 
         Args:
             count: How many there shall be.
             mtu: Their MTU, bytes.
-            flags: Words for ``ip tuntap add``, such as ``multi_queue vnet_hdr``.
+            flags: Words for ``ip tuntap add``; default: those of this side.
         """
+        flags = self.tap_flags if flags is None else flags
         for number in range(self._taps, count):
             name = tap(number)
             self.run(

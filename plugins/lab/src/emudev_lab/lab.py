@@ -18,10 +18,13 @@ import attrs
 
 from .errors import LabError
 
-__all__ = ["KERNELS", "Kernel", "Lab", "default_folder"]
+__all__ = ["DPDK", "KERNELS", "Kernel", "Lab", "default_folder"]
 
 #: Names of the guest kernels: Debian stable's, and that of its backports.
 KERNELS: Final = ("stable", "backports")
+
+#: DPDK's testpmd, which guests have only where the lab was prepared with it.
+DPDK: Final = "dpdk-testpmd"
 
 #: Programs of the tree that commands on the host side find in their PATH.
 HOST_PROGRAMS: Final = ("ip", "ping", "arping", "ethtool", "iperf3", "tcpdump")
@@ -63,19 +66,28 @@ class Lab:
         self.loader = self.root / "usr/lib64/ld-linux-x86-64.so.2"
         self.libraries_folder = self.root / "usr/lib/x86_64-linux-gnu"
 
-    def missing(self, kernels: Sequence[str] = ()) -> str:
-        """What keeps the lab from booting `kernels`, one line with the remedy; empty if nothing."""
-        for step in ("qemu", "guest", *(f"kernel_{name}" for name in kernels if name in KERNELS)):
+    def missing(self, kernels: Sequence[str] = (), programs: Sequence[str] = ()) -> str:
+        """What keeps the lab from booting `kernels`, one line with the remedy; empty if nothing.
+
+        Args:
+            kernels: Names or versions of guest kernels.
+            programs: Further programs that the guests need.
+        """
+        steps = ["qemu", "guest", *(f"kernel_{name}" for name in kernels if name in KERNELS)]
+        if DPDK in programs:
+            steps.append("dpdk")
+        for step in steps:
             if not (self.folder / "stamps" / step).exists():
+                options = " --dpdk yes" if step == "dpdk" else ""
                 return (
-                    f"no guest lab in {self.folder} ({step} is missing): run `emudev lab prepare` "
-                    f"as root on Debian 12 or newer"
+                    f"no guest lab in {self.folder} ({step} is missing): run `emudev lab "
+                    f"prepare{options}` as root on Debian 12 or newer"
                 )
         return ""
 
-    def require(self, kernels: Sequence[str] = ()) -> None:
-        """Raise `LabError` unless the lab is prepared for `kernels`."""
-        if missing := self.missing(kernels):
+    def require(self, kernels: Sequence[str] = (), programs: Sequence[str] = ()) -> None:
+        """Raise `LabError` unless the lab is prepared for these; see `missing`."""
+        if missing := self.missing(kernels, programs):
             raise LabError(missing)
 
     def kernel(self, name: str) -> Kernel:

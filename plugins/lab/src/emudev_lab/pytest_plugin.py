@@ -30,8 +30,8 @@ __all__ = ["emudev", "guest"]
 
 _MARKER = (
     "guest(kernel='stable', nic=None, smp=1, mem=512, accel='tcg', programs=(), modules=(), "
-    "drivers=True, tolerate=False): what the fixture `guest` boots; with tolerate, trouble in its "
-    "kernel's log is left to the test"
+    "iommu=False, shared=True, tap_flags='', drivers=True, tolerate=False): what the fixture "
+    "`guest` boots; with tolerate, trouble in its kernel's log is left to the test"
 )
 _EMUDEV = pytest.StashKey["Emudev"]()
 _FAILED = pytest.StashKey[bool]()
@@ -113,7 +113,7 @@ def _check(options: Options) -> None:
         pytest.skip("guests need root (TAP interfaces and network namespaces)")
     from .lab import Lab
 
-    if missing := Lab().missing([options.kernel]):
+    if missing := Lab().missing([options.kernel], options.programs):
         _unavailable(missing)
 
 

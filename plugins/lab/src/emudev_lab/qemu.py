@@ -33,6 +33,10 @@ _KERNEL: Final = (
     "random.trust_cpu=1 tsc=reliable no_timer_check"
 )
 
+# Each device has an address space of its own, and a mapping that the guest makes is told at once:
+# whoever serves a device outside of QEMU has to hear of it before it is used.
+_IOMMU: Final = "intel-iommu,caching-mode=on"
+
 
 @attrs.frozen
 class Nic:
@@ -68,6 +72,9 @@ class Machine:
         smp: Processors.
         mem: Memory, MiB.
         accel: ``tcg`` or ``kvm``.
+        iommu: Whether it has an IOMMU (VT-d) and its kernel uses it.
+        shared: Whether its memory is shared with the servers, which can map it then; without, they
+            can reach it by messages only.
         properties: Further properties of each vfio-user device, as JSON values.
         options: Further options of QEMU.
     """
@@ -76,6 +83,8 @@ class Machine:
     smp: int = 1
     mem: int = 512
     accel: str = "tcg"
+    iommu: bool = False
+    shared: bool = True
     properties: tuple[tuple[str, object], ...] = ()
     options: tuple[str, ...] = ()
 
@@ -101,14 +110,20 @@ def arguments(
     # Without KVM, `rep movsb` costs a translated instruction a byte; a processor that does not
     # call it fast makes the guest's kernel copy in words.
     cpu = "host" if machine.accel == "kvm" else "max,-erms,-fsrm,-la57"
-    memory = f"memory-backend-memfd,id=mem,size={machine.mem}M,share=on"
+    board, memory = "q35", []
+    if machine.shared:
+        board = "q35,memory-backend=mem"
+        memory = ["-object", f"memory-backend-memfd,id=mem,size={machine.mem}M,share=on"]
+    append = f"{_KERNEL} intel_iommu=on" if machine.iommu else _KERNEL
     words = [
         *lab.command("qemu-system-x86_64"),
         *("-L", str(lab.root / "usr/share/qemu"), "-L", str(lab.root / "usr/share/seabios")),
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
-        *("-machine", "q35,memory-backend=mem", "-accel", machine.accel, "-cpu", cpu),
-        *("-smp", str(machine.smp), "-m", str(machine.mem), "-object", memory),
-        *("-kernel", str(kernel.image), "-initrd", str(image), "-append", _KERNEL),
+        *("-machine", board, "-accel", machine.accel, "-cpu", cpu),
+        *("-smp", str(machine.smp), "-m", str(machine.mem), *memory),
+        *("-kernel", str(kernel.image), "-initrd", str(image), "-append", append),
+        # Before the NICs: it takes only those that come after it.
+        *(("-device", _IOMMU) if machine.iommu else ()),
         *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=control,fd={control}", "-serial", "chardev:control"),
     ]

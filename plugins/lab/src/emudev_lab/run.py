@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -35,6 +35,9 @@ class Request:
         timeout: Limit for the script in s, if not what the script says.
         keep: Folder for the logs; default: they are kept where they are if something was wrong.
         accel: ``tcg`` or ``kvm``.
+        iommu: Whether the guest has an IOMMU, even if the script does not ask for one.
+        shared: Whether the guest's memory is shared with the server.
+        tap_flags: Words for ``ip tuntap add``, such as ``multi_queue``.
         strict: Whether the driver's log is checked, if not what the script says.
     """
 
@@ -49,6 +52,9 @@ class Request:
     timeout: float | None = None
     keep: Path | None = None
     accel: str = "tcg"
+    iommu: bool = False
+    shared: bool = True
+    tap_flags: str = ""
     strict: bool | None = None
 
 
@@ -69,18 +75,21 @@ class Outcome:
     logs: Path | None
 
 
-def verdict(log: KernelLog, nics: Sequence[Nic], *, strict: bool) -> list[str]:
+def verdict(
+    log: KernelLog, nics: Sequence[Nic], *, strict: bool, also: Iterable[str] = ()
+) -> list[str]:
     """What is wrong in the log of a guest with these NICs, one text each.
 
     Args:
         log: The log.
         nics: The NICs, whose drivers are looked at if `strict`.
         strict: Whether a driver may log only what a healthy one does.
+        also: Regular expressions of what it may log beyond that.
     """
     faults = [f"the guest's kernel: {line}" for line in log.trouble()]
     if strict:
         for name in drivers(nics):
-            faults += [f"unexpected from {name}: {line}" for line in log.unexpected(name)]
+            faults += [f"unexpected from {name}: {line}" for line in log.unexpected(name, also)]
     return faults
 
 
@@ -95,9 +104,9 @@ def run(lab: Lab, request: Request, echo: Callable[[str], None]) -> Outcome:
     Raises:
         LabError: The lab is not prepared, or this is not root: nothing was started.
     """
-    lab.require([request.kernel])
-    kernel = lab.kernel(request.kernel)
     script = request.script
+    lab.require([request.kernel], script.programs)
+    kernel = lab.kernel(request.kernel)
     faults: list[str] = []
     results: dict[str, str] = {}
     log: KernelLog | None = None
@@ -106,7 +115,7 @@ def run(lab: Lab, request: Request, echo: Callable[[str], None]) -> Outcome:
         results[key] = value
         echo(f"{key}={value}")
 
-    host = HostSide(lab)
+    host = HostSide(lab, tap_flags=request.tap_flags)
     try:
         server = _serve(host, request)
         nics = request.nics or tuple(
@@ -119,6 +128,8 @@ def run(lab: Lab, request: Request, echo: Callable[[str], None]) -> Outcome:
             smp=request.smp or script.smp,
             mem=request.mem or script.mem,
             accel=request.accel,
+            iommu=request.iommu or script.iommu,
+            shared=request.shared,
         )
         with Guest(
             host,
@@ -146,7 +157,7 @@ def run(lab: Lab, request: Request, echo: Callable[[str], None]) -> Outcome:
                     note(f"SERVER{number}_CPU_S", f"{used.cpu:.2f}")
             log = guest.close()
         strict = script.strict if request.strict is None else request.strict
-        faults += verdict(log, nics, strict=strict)
+        faults += verdict(log, nics, strict=strict, also=script.expect)
     except LabError as error:
         faults.append(str(error))
     except BaseException:

@@ -21,6 +21,8 @@ __all__ = ["HELPERS", "Script", "find", "names", "parse"]
 #: Servers that a script can have on the host side.
 HELPERS: Final = ("iperf3", "transfer")
 
+_NUMBERS: Final = ("smp", "mem", "timeout")
+_FLAGS: Final = ("nodriver", "strict", "iommu")
 _LINE = re.compile(r"^# guest:[ \t]*(\S*)[ \t]*(.*)$", re.MULTILINE)
 
 
@@ -37,6 +39,8 @@ class Script:
         helpers: Servers to start on the host side; see `HELPERS`.
         driver: Whether the NIC's driver is loaded before it runs (``nodriver`` says no).
         strict: Whether the driver may log only what a healthy one does (``strict``).
+        expect: Regular expressions of lines that a strict script makes the driver log besides.
+        iommu: Whether the guest has an IOMMU (``iommu``).
         smp: Processors of the guest.
         mem: Memory of the guest, MiB.
         timeout: Limit for the script, s.
@@ -50,6 +54,8 @@ class Script:
     helpers: tuple[str, ...] = ()
     driver: bool = True
     strict: bool = False
+    expect: tuple[str, ...] = ()
+    iommu: bool = False
     smp: int = 1
     mem: int = 512
     timeout: int = 120
@@ -64,18 +70,21 @@ def parse(text: str, name: str = "script") -> Script:
     lists: dict[str, list[str]] = {"programs": [], "modules": [], "load": [], "helpers": []}
     numbers: dict[str, int] = {}
     flags: set[str] = set()
-    known = [*lists, "smp", "mem", "timeout", "nodriver", "strict"]
+    expect: list[str] = []
+    known = [*lists, *_NUMBERS, *_FLAGS, "expect"]
     for word, rest in _LINE.findall(text):
         values = rest.split()
         where = f"{name}: '# guest: {word} {rest}'".rstrip()
         if word in lists:
             lists[word] += values
-        elif word in ("smp", "mem", "timeout"):
+        elif word in _NUMBERS:
             if len(values) != 1 or not values[0].isdecimal() or int(values[0]) < 1:
                 raise LabError(f"{where}: expected one number from 1")
             numbers[word] = int(values[0])
-        elif word in ("nodriver", "strict"):
+        elif word in _FLAGS:
             flags.add(word)
+        elif word == "expect":
+            expect.append(_expression(rest.strip(), where))
         else:
             raise LabError(f"{where}: unknown word ({hint(word, known)})")
     if unknown := set(lists["helpers"]) - set(HELPERS):
@@ -90,10 +99,23 @@ def parse(text: str, name: str = "script") -> Script:
         helpers=tuple(lists["helpers"]),
         driver="nodriver" not in flags,
         strict="strict" in flags,
+        expect=tuple(expect),
+        iommu="iommu" in flags,
         smp=numbers.get("smp", default.smp),
         mem=numbers.get("mem", default.mem),
         timeout=numbers.get("timeout", default.timeout),
     )
+
+
+def _expression(text: str, where: str) -> str:
+    """The text, if it is a regular expression and not an empty one."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise LabError(f"{where}: no regular expression: {error}") from error
+    if not text:
+        raise LabError(f"{where}: expected a regular expression")
+    return text
 
 
 def names() -> list[str]:
