@@ -22,7 +22,6 @@ from .words import (
     Q_HEAD,
     Q_INDEX,
     Q_LENGTH,
-    Q_MEMORY,
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
@@ -93,7 +92,6 @@ class Ring:
         self._set(Q_DOORBELL, self.doorbell.address)
         self._set(Q_PORT, port.words.address)
         self._set(Q_INDEX, index)
-        self._vector: int | None = None
         self._set(Q_VECTOR, -1)
 
     def _get(self, word: int) -> int:
@@ -128,17 +126,12 @@ class Ring:
     @property
     def vector(self) -> int | None:
         """The interrupt vector it is mapped to."""
-        return self._vector
+        vector = self._get(Q_VECTOR)
+        return None if vector < 0 else vector
 
     @property
     def head(self) -> int:
-        """The next descriptor that the guest gets back."""
-        mirrored = self._mirrored()
-        return self._get(Q_HEAD) if mirrored is None else mirrored.stored
-
-    @property
-    def next(self) -> int:
-        """The next descriptor of the kernels; before it may be some that are being stored."""
+        """The next descriptor of the device."""
         return self._get(Q_HEAD)
 
     @property
@@ -199,9 +192,7 @@ class Ring:
 
     def map_vector(self, vector: int | None) -> None:
         """Set the vector that its interrupts go to; kept over configure and disable (fact 6)."""
-        self._vector = vector
-        if self._mirrored() is None:
-            self._set(Q_VECTOR, -1 if vector is None else vector)
+        self._set(Q_VECTOR, -1 if vector is None else vector)
 
     def reset(self) -> None:
         """Forget everything but the counters."""

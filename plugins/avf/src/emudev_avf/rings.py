@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from emudev_core.memory import EMPTY_TABLE, MemoryTable
 from emudev_core.queues import Offload, QueueKernels
@@ -170,7 +170,7 @@ class Port:
         self.words = Words(PORT_WORDS)
         self._rx_words = Words(queue_pairs * QUEUE_WORDS)
         self._tx_words = Words(queue_pairs * QUEUE_WORDS)
-        self._vector_words = Words((vectors + 1) * VECTOR_WORDS)
+        self._vector_words = Words(vectors * VECTOR_WORDS)
         self._scratch = Words(SCRATCH_WORDS)
         self._crc_table = crc_table(0xEDB88320)  # IEEE 802.3, reflected
         self.memory = EMPTY_TABLE

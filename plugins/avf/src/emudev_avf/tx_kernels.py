@@ -65,7 +65,7 @@ from .descriptors import (
 )
 from .interrupts import raise_due
 from .ring_memory import add, mark_sent, ring_entry
-from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation, put_tag
+from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation
 from .words import (
     BAD_ADDRESS,
     BAD_CONTEXT,
@@ -87,7 +87,6 @@ from .words import (
     Q_EPOCH,
     Q_HEAD,
     Q_LENGTH,
-    Q_MEMORY,
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
@@ -155,7 +154,7 @@ def walk(state: int, burst: int, row: int, capacity: int, index: int, tail: int)
         reason for dropping it, with `T_NEXT` behind its last descriptor.
     """
     length = load64(state + Q_LENGTH)
-    memory = load64(state + Q_MEMORY)
+    memory = load64(load64(state + Q_PORT) + P_MEMORY)
     start = row
     reason = -1
     count = 0
@@ -398,7 +397,6 @@ def count_packets(state: int, burst: int, rows: int) -> int:
                     counter = Q_BROADCAST
             add(state + counter, segments)
     add(state + Q_BYTES, size)
-    return size
 
 
 @queue_kernel
