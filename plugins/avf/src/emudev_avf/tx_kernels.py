@@ -65,7 +65,7 @@ from .descriptors import (
 )
 from .interrupts import raise_due
 from .ring_memory import add, mark_sent, ring_entry
-from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation
+from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation, put_tag
 from .words import (
     BAD_ADDRESS,
     BAD_CONTEXT,
