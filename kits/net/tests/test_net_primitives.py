@@ -4,8 +4,10 @@ import ctypes
 import errno as numbers
 import mmap
 import os
+import select
 import signal
 import struct
+import time
 
 import pytest
 
@@ -185,6 +187,20 @@ def test_an_eventfd_is_signalled(call):
     finally:
         os.close(fd)
     assert call(p.signal_eventfd, -1) == -1
+
+
+def test_a_timer_is_set_to_a_time_of_the_monotonic_clock(call):
+    libc = ctypes.CDLL(None)
+    fd = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC)
+    try:
+        assert call(p.set_timer, fd, time.monotonic_ns() + 3_600_000_000_000) == 0
+        assert select.select([fd], [], [], 0)[0] == []
+        assert call(p.set_timer, fd, 1_000_000_001) == 0  # long ago: at once, and once
+        assert int.from_bytes(os.read(fd, 8), "little") == 1
+        assert select.select([fd], [], [], 0)[0] == []
+    finally:
+        os.close(fd)
+    assert call(p.set_timer, fd, 1) == -1
 
 
 def test_poll_tells_which_descriptors_are_ready(call):

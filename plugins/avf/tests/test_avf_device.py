@@ -727,3 +727,23 @@ def test_values_that_no_guest_can_have_set_are_not_taken(machine, change):
 def test_addresses_that_can_not_be_are_refused(mac):
     with pytest.raises(ValueError, match="MAC address"):
         AvfConfig(mac=mac)
+
+
+def test_the_registers_of_throttles_set_and_show_them(machine):
+    # avf.md 2.1: 0x2800 + 64 i + 4 v is throttle i of vector v + 1; 2.2 for INTERVAL.
+    machine.write(0x2800 + 64, 25)
+    assert machine.avf.port.vectors[1].intervals == [0, 25, 0]
+    machine.write(DYN_CTLN1, 1 | 0 << 3 | 30 << 5)
+    assert machine.read(0x2800) == 30
+    machine.write(0x4C00 + 8, 40)
+    assert machine.avf.port.vectors[0].intervals == [0, 0, 40]
+    assert machine.read(0x4C00 + 8) == 40
+    machine.write(0x2800 + 4 * 15, 25)  # a vector that is not there
+    assert machine.read(0x2800 + 4 * 15) == 0
+
+
+def test_the_throttles_are_saved(make):
+    machine, other = make().plug(), make().plug()
+    machine.write(0x2800 + 64, 25)
+    other.avf.restore_state(machine.avf.save_state())
+    assert other.avf.port.vectors[1].intervals == [0, 25, 0]

@@ -375,6 +375,15 @@ def test_fact_6_the_map_of_vectors_comes_first_and_stays(guest):
     assert guest.port.rx[0].vector is None
 
 
+def test_the_map_says_which_throttles_a_vector_uses(guest):
+    # avf.md 4.5: rxitr_idx and txitr_idx; 3 is none.
+    entry = struct.pack("<HHHHHHH", 1, VSI, 1, 1, 1, 2, 3)
+    assert guest.status(7, entry) == 0
+    vector = guest.port.vectors[1]
+    assert vector.throttle_of(True) == 2
+    assert vector.throttle_of(False) == 3
+
+
 def test_queues_absent_from_a_later_map_keep_their_vector(guest):
     assert guest.status(7, irq_map((1, 0b1111, 0))) == 0
     assert guest.status(7, irq_map((0, 0b0010, 0))) == 0

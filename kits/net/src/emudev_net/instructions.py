@@ -27,6 +27,7 @@ SYMBOLS: Final = (
     "raise",
     "__errno_location",
     "clock_gettime",
+    "timerfd_settime",
 )
 
 DECLARATIONS: Final = """
@@ -50,6 +51,7 @@ declare i32 @raise(i32)
 @static = internal global [8 x i64] zeroinitializer, align 64
 declare ptr @__errno_location()
 declare i32 @clock_gettime(i32, ptr)
+declare i32 @timerfd_settime(i32, i32, ptr, ptr)
 """
 
 
@@ -150,6 +152,22 @@ store i64 1, ptr %one
 %r = call i64 @write(i32 %f, ptr %one, i64 8)
 ret i64 %r"""
 
+# An absolute time, once: struct itimerspec is a pause of two words, then seconds and ns.
+_TIMER: Final = """%t = alloca [4 x i64]
+%s = udiv i64 %b, 1000000000
+%n = urem i64 %b, 1000000000
+store i64 0, ptr %t
+%u = getelementptr i64, ptr %t, i64 1
+store i64 0, ptr %u
+%v = getelementptr i64, ptr %t, i64 2
+store i64 %s, ptr %v
+%w = getelementptr i64, ptr %t, i64 3
+store i64 %n, ptr %w
+%f = trunc i64 %a to i32
+%x = call i32 @timerfd_settime(i32 %f, i32 1, ptr %t, ptr null)
+%r = sext i32 %x to i64
+ret i64 %r"""
+
 # nfds_t is an unsigned long: 64 bits wherever this is compiled.
 _POLL: Final = """%p = inttoptr i64 %a to ptr
 %t = trunc i64 %c to i32
@@ -232,6 +250,7 @@ BODIES: Final[dict[Callable[..., Any], str]] = {
     p.sigaction: _SIGACTION,
     p.raise_signal: _RAISE,
     p.signal_eventfd: _SIGNAL,
+    p.set_timer: _TIMER,
     p.read: _io("read", "i64"),
     p.write: _io("write", "i64"),
     p.readv: _io("readv", "i32"),

@@ -57,6 +57,7 @@ __all__ = [
     "read",
     "readv",
     "set_errno",
+    "set_timer",
     "shift_right64",
     "sigaction",
     "signal_eventfd",
@@ -107,8 +108,11 @@ _libc.mmap.argtypes = (
 _libc.mmap.restype = ctypes.c_ssize_t
 _libc.sigaction.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _libc.sigaction.restype = ctypes.c_int
+_libc.timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_libc.timerfd_settime.restype = ctypes.c_int
 
 _MASK: Final = (1 << 64) - 1
+_ABSOLUTE: Final = 1  # TFD_TIMER_ABSTIME
 
 
 def _signed(value: int) -> int:
@@ -435,6 +439,16 @@ def signal_eventfd(fd: int) -> int:
     return 8
 
 
+def set_timer(fd: int, when: int) -> int:
+    """Make a timerfd readable once, when the monotonic clock (`now_ns`) shows `when` ns, above 0.
+
+    Returns:
+        0, or -1.
+    """
+    wanted = (_I64 * 4)(0, 0, when // 1_000_000_000, when % 1_000_000_000)
+    return int(_libc.timerfd_settime(fd, _ABSOLUTE, ctypes.addressof(wanted), None))
+
+
 class Words:
     """A zeroed block of int64 words on a cache line of its own, shared between Python and kernels.
 
@@ -543,5 +557,6 @@ ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
     sigaction,
     raise_signal,
     signal_eventfd,
+    set_timer,
     static_words,
 }

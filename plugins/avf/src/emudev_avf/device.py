@@ -23,8 +23,9 @@ from emudev_pci.function import MemoryBar, Msix, PciFunction, PciIds
 
 from .attributes import add_attributes
 from .config import HEADERS, AvfConfig, default_mac, parse_mac
+from .hold_timer import HoldTimer
 from .mailbox import ICR_ADMINQ, Mailbox
-from .registers import MAP
+from .registers import ITR_STRIDE, MAP
 from .resets import ResetEvent, Resets, ResetState
 from .rings import Port
 from .saving import restore_device, save_device
@@ -86,6 +87,7 @@ class AvfDevice(PciFunction):
         )
         if self._tails is not None:
             self._watch = TailWatch(context.loop, [ring.doorbell for ring in self.port.tx])
+        self._timer = HoldTimer(context.loop, self.port)
         self.vf = Vf(config, mac, self.port, self)
         self.dispatcher = Dispatcher(self.vf)
         self.mailbox = Mailbox(
@@ -162,6 +164,7 @@ class AvfDevice(PciFunction):
         self._hash_task.close()
         self.resets.cancel()
         self.mailbox.reset()
+        self._timer.close()
         self.port.close()
         if self._watch is not None:
             self._watch.set_wanted(False)
@@ -203,6 +206,27 @@ class AvfDevice(PciFunction):
     def _control_queue_vector(self, index: int, value: int) -> None:
         if index + 1 < self.config.vectors:
             self.port.vectors[index + 1].control(value)
+
+    @MAP.on_write("VFINT_ITR01")
+    def _throttle_mailbox_vector(self, index: int, value: int) -> None:
+        self.port.vectors[0].throttle(index, value)
+
+    @MAP.on_read("VFINT_ITR01")
+    def _mailbox_throttle(self, index: int) -> int:
+        return self.port.vectors[0].intervals[index]
+
+    @MAP.on_write("VFINT_ITRN1")
+    def _throttle_queue_vector(self, index: int, value: int) -> None:
+        throttle, vector = divmod(index, ITR_STRIDE)
+        if vector + 1 < self.config.vectors:
+            self.port.vectors[vector + 1].throttle(throttle, value)
+
+    @MAP.on_read("VFINT_ITRN1")
+    def _queue_throttle(self, index: int) -> int:
+        throttle, vector = divmod(index, ITR_STRIDE)
+        if vector + 1 < self.config.vectors:
+            return self.port.vectors[vector + 1].intervals[throttle]
+        return 0
 
     # -- mailbox
 

@@ -5,13 +5,19 @@ in the guest. A change and the decision to fire are one exchange, so that an eve
 between the side that enables and the side that has work; the eventfd is written by whoever won the
 exchange.
 
-Source: avf.md section 2.3.
+**Moderation.** Each vector has three throttles (ITR), and an event belongs to one of them, or to
+none. It fires at once if the vector has not fired for the time of that throttle; else it is held
+until then. No thread waits for that: the time is stored in the port's words and in its timerfd
+(`hold_timer`), and whoever comes by when it is over fires what was held: the next notify of any of
+the port's queues, a write to the vector's control register, or the loop's thread.
+
+Source: avf.md sections 2.2, 2.3 and 6.11.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
@@ -24,17 +30,48 @@ from emudev_net.primitives import (
     load64,
     load64_acquire,
     load64_relaxed,
+    now_ns,
+    read,
+    set_timer,
+    shift_right64,
     signal_eventfd,
+    store64_relaxed,
 )
 
-from .words import P_DUE, P_RX_DUE, P_VECTORS, Q_PORT, V_ERRORS, V_SIGNALS, V_STATE, VECTOR_WORDS
+from .words import (
+    P_ARMED,
+    P_DRAIN,
+    P_DUE,
+    P_RX_DUE,
+    P_TIMER,
+    P_VECTOR_COUNT,
+    P_VECTORS,
+    Q_PORT,
+    V_ERRORS,
+    V_HELD,
+    V_ITR,
+    V_LAST,
+    V_PORT,
+    V_RX_EVENT,
+    V_SIGNALS,
+    V_STATE,
+    V_TX_EVENT,
+    VECTOR_WORDS,
+)
 
-__all__ = ["Vector", "change_vector", "notify"]
+__all__ = ["LONGEST", "NO_ITR", "UNIT", "Vector", "change_vector", "fire_held", "notify"]
+
+UNIT: Final = 2_000  #: of an interval in registers, ns
+LONGEST: Final = 8160 // 2  #: interval that is applied, units; larger values count as this one
+NO_ITR: Final = 3  #: index of no throttle
 
 INTENA: Final = 1 << 0  #: the guest lets it fire
-PENDING: Final = 1 << 1  #: an event waits
+PENDING: Final = 1 << 1  #: an event waits that no throttle holds
 FORCED: Final = 1 << 2  #: the event is a software trigger, which needs no cause enable
 CAUSE: Final = 1 << 3  #: the cause is enabled (vector 0: ICR0_ENA1; always for the others)
+THROTTLED: Final = 1 << 4  #: an event of throttle 0 waits; the next two bits: of 1 and 2
+ANY_THROTTLED: Final = 7 * THROTTLED
+ANY_EVENT: Final = PENDING | ANY_THROTTLED
 SIGNALLING: Final = 1 << 8  #: one of up to 255 writers of the eventfd that are still at it
 SIGNALLING_MASK: Final = 0xFF00
 FD_SHIFT: Final = 32  #: the eventfd plus one, 0 = none
@@ -43,6 +80,55 @@ FD_MASK: Final = -(1 << 32)
 # DYN_CTL01 and DYN_CTLN1; avf.md 2.2.
 DYN_CTL_INTENA: Final = 1 << 0
 DYN_CTL_SWINT_TRIG: Final = 1 << 2
+DYN_CTL_ITR_INDX: Final = 3
+DYN_CTL_INTERVAL: Final = 5
+DYN_CTL_SW_ITR_INDX_ENA: Final = 1 << 24
+DYN_CTL_SW_ITR_INDX: Final = 25
+INTERVAL_MASK: Final = 0xFFF
+
+
+@inline
+def held_until(vector: int, state: int) -> int:
+    """When the throttles let an event fire, ns; 0 if that is now.
+
+    Args:
+        vector: Address of the vector's words.
+        state: Its word, with events of throttles only. The shortest of theirs counts.
+    """
+    port = load64(vector + V_PORT)
+    if port == 0 or load64_relaxed(port + P_TIMER) == 0:
+        return 0
+    interval = LONGEST * UNIT
+    for i in range(3):
+        if state & THROTTLED << i:
+            interval = min(interval, load64_relaxed(vector + V_ITR + 8 * i))
+    if interval == 0:
+        return 0
+    until = load64_relaxed(vector + V_LAST) + interval
+    return until if until > now_ns() else 0
+
+
+@inline
+def arm(port: int, until: int) -> None:
+    """Have what is held looked at when the clock shows `until`, ns, or before.
+
+    The vector's word says by now that the event waits. Who looks takes the time away first: if it
+    is still there, and not later, the event will be seen.
+    """
+    seen = load64_acquire(port + P_ARMED)
+    while seen == 0 or until < seen:
+        got = compare_exchange64(port + P_ARMED, seen, until)
+        if got == seen:
+            break
+        seen = got
+    if seen != 0 and seen <= until:
+        return
+    wanted = until
+    while wanted != 0:
+        set_timer(load64_relaxed(port + P_TIMER) - 1, wanted)
+        # Another thread may have set an earlier time, and this one's has overwritten it.
+        now = load64_acquire(port + P_ARMED)
+        wanted = 0 if now == wanted else now
 
 
 @inline
@@ -58,22 +144,32 @@ def change(vector: int, set_bits: int, clear_bits: int) -> int:
         1 if the eventfd was written, else 0.
     """
     old = load64_acquire(vector)
+    until = 0
     while True:
         new = old & ~clear_bits | set_bits
         fire = (
             new & INTENA != 0
-            and new & PENDING != 0
+            and new & ANY_EVENT != 0
             and new & (CAUSE | FORCED) != 0
             and new >> FD_SHIFT != 0
         )
-        if fire:
-            new = (new & ~(INTENA | PENDING | FORCED)) + SIGNALLING
+        until = 0
+        if fire and new & PENDING == 0:
+            until = held_until(vector, new)
+        if fire and until == 0:
+            new = (new & ~(INTENA | ANY_EVENT | FORCED)) + SIGNALLING
         seen = compare_exchange64(vector, old, new)
         if seen == old:
             break
         old = seen
     if not fire:
         return 0
+    if until != 0:
+        store64_relaxed(vector + V_HELD, load64_relaxed(vector + V_HELD) + 1)
+        arm(load64(vector + V_PORT), until)
+        return 0
+    # Before the guest can enable it again.
+    store64_relaxed(vector + V_LAST, now_ns())
     # The control side waits for SIGNALLING to go before the descriptor may be closed.
     if signal_eventfd((new >> FD_SHIFT) - 1) < 0:
         atomic_add64(vector + V_ERRORS, 1)
@@ -83,20 +179,44 @@ def change(vector: int, set_bits: int, clear_bits: int) -> int:
 
 
 @inline
-def raise_due(port: int) -> int:
-    """Post an event on each vector that is marked as due, and return how many fired."""
-    due = 0
-    if load64_relaxed(port + P_DUE) != 0:
-        due = exchange64(port + P_DUE, 0)
-    if load64_relaxed(port + P_RX_DUE) != 0:
-        due |= exchange64(port + P_RX_DUE, 0)
+def look_at_held(port: int) -> int:
+    """Fire what is held and due, and arm the timer for the rest; returns how many fired."""
+    exchange64(port + P_ARMED, 0)
     vector = load64(port + P_VECTORS)
     fired = 0
-    while due != 0:
-        if due & 1:
-            fired += change(vector, PENDING, 0)
-        due >>= 1
+    for _ in range(load64(port + P_VECTOR_COUNT)):
+        state = load64_acquire(vector)
+        if state & INTENA and state & ANY_THROTTLED:
+            fired += change(vector, 0, 0)
         vector += 8 * VECTOR_WORDS
+    return fired
+
+
+@inline
+def raise_due(port: int) -> int:
+    """Post an event on each vector that is marked as due, and return how many fired."""
+    sent = 0
+    received = 0
+    if load64_relaxed(port + P_DUE) != 0:
+        sent = exchange64(port + P_DUE, 0)
+    if load64_relaxed(port + P_RX_DUE) != 0:
+        received = exchange64(port + P_RX_DUE, 0)
+    vector = load64(port + P_VECTORS)
+    fired = 0
+    while sent | received != 0:
+        events = 0
+        if sent & 1:
+            events = load64_relaxed(vector + V_TX_EVENT)
+        if received & 1:
+            events |= load64_relaxed(vector + V_RX_EVENT)
+        if events != 0:
+            fired += change(vector, events, 0)
+        sent = shift_right64(sent, 1)
+        received = shift_right64(received, 1)
+        vector += 8 * VECTOR_WORDS
+    armed = load64_relaxed(port + P_ARMED)
+    if armed != 0 and armed <= now_ns():
+        fired += look_at_held(port)
     return fired
 
 
@@ -120,6 +240,25 @@ def notify(state: int, _burst: int, _rows: int) -> int:
     return 0
 
 
+@queue_kernel
+def fire_held(port: int, _burst: int, _rows: int) -> int:
+    """The loop's way to `look_at_held`, when the timerfd is readable.
+
+    Args:
+        port: Address of the port's words.
+        _burst: Not used.
+        _rows: Not used.
+
+    Returns:
+        How many fired.
+    """
+    timer = load64_relaxed(port + P_TIMER)
+    if timer == 0:
+        return 0
+    read(timer - 1, port + P_DRAIN, 8)
+    return look_at_held(port)
+
+
 class Vector:
     """The control side of one vector. All methods are for the loop's thread.
 
@@ -127,6 +266,7 @@ class Vector:
         words: The words of all vectors of the port.
         index: Number of this one; 0 is the mailbox's, whose cause must be enabled, too.
         paused: Makes a context within which no kernel of the port runs.
+        port: Address of the port's words; 0: no event is ever held.
     """
 
     __slots__ = ("_address", "_at", "_paused", "_words", "index")
@@ -136,14 +276,17 @@ class Vector:
         words: Words,
         index: int,
         paused: Callable[[], AbstractContextManager[None]] = nullcontext,
+        port: int = 0,
     ) -> None:
         self.index = index
         self._paused = paused
         self._words = words
         self._at = VECTOR_WORDS * index
         self._address = words.address + 8 * self._at
+        words[self._at + V_PORT // 8] = port
         if index != 0:
             words[self._at + V_STATE // 8] = CAUSE
+        self._forget_throttles()
 
     def _change(self, set_bits: int, clear_bits: int) -> None:
         if change_vector.address:
@@ -160,7 +303,7 @@ class Vector:
     @property
     def pending(self) -> bool:
         """Whether an event waits for the guest, or for an eventfd."""
-        return bool(self._words[self._at + V_STATE // 8] & PENDING)
+        return bool(self._words[self._at + V_STATE // 8] & ANY_EVENT)
 
     @property
     def bound(self) -> bool:
@@ -171,6 +314,17 @@ class Vector:
     def signals(self) -> int:
         """Signals sent since the port was made."""
         return self._words[self._at + V_SIGNALS // 8]
+
+    @property
+    def held(self) -> int:
+        """Times that an event found its throttle's time not yet over."""
+        return self._words[self._at + V_HELD // 8]
+
+    @property
+    def intervals(self) -> list[int]:
+        """The three throttles, in units of 2 µs."""
+        at = self._at + V_ITR // 8
+        return [value // UNIT for value in self._words.view[at : at + 3]]
 
     def bind(self, fd: int | None) -> None:
         """Set the eventfd that raises it; an event that waits fires at once if it may.
@@ -184,26 +338,69 @@ class Vector:
         while self._words[self._at + V_STATE // 8] & SIGNALLING_MASK:
             time.sleep(0)
 
+    def throttle(self, index: int, interval: int) -> None:
+        """Apply a write to VFINT_ITRN1 or VFINT_ITR01; what is held by now fires when it is over.
+
+        Args:
+            index: 0 to 2.
+            interval: In units of 2 µs; at most `LONGEST` is applied.
+        """
+        self._set_interval(index, interval)
+        self._change(0, 0)
+
+    def _set_interval(self, index: int, interval: int) -> None:
+        interval &= INTERVAL_MASK
+        self._words[self._at + V_ITR // 8 + index] = UNIT * min(interval, LONGEST)
+
+    def throttle_queues(self, rx: bool, index: int) -> None:
+        """Set the throttle that its receive, or its transmit queues use: 0 to 2, or `NO_ITR`."""
+        bits = PENDING if index & 3 == NO_ITR else THROTTLED << (index & 3)
+        self._words[self._at + (V_RX_EVENT if rx else V_TX_EVENT) // 8] = bits
+
+    def throttle_of(self, rx: bool) -> int:
+        """Which throttle its receive, or its transmit queues use."""
+        bits = self._words[self._at + (V_RX_EVENT if rx else V_TX_EVENT) // 8]
+        return NO_ITR if bits == PENDING else (bits // THROTTLED).bit_length() - 1
+
+    def _forget_throttles(self) -> None:
+        for index in range(3):
+            self._words[self._at + V_ITR // 8 + index] = 0
+        self._words[self._at + V_LAST // 8] = 0
+        self.throttle_queues(True, 0)
+        self.throttle_queues(False, 1)
+
     def control(self, value: int) -> None:
         """Apply a write to DYN_CTL01 or DYN_CTLN1.
 
-        CLEARPBA, the throttling fields and WB_ON_ITR have no effect: an event that waits is kept,
-        nothing is ever throttled, and write-backs are immediate.
+        CLEARPBA and WB_ON_ITR have no effect: an event that waits is kept, and write-backs are
+        immediate. A software trigger is throttled if it names a throttle.
         """
+        index = value >> DYN_CTL_ITR_INDX & 3
+        if index != NO_ITR:
+            self._set_interval(index, value >> DYN_CTL_INTERVAL)
         bits = INTENA if value & DYN_CTL_INTENA else 0
         if value & DYN_CTL_SWINT_TRIG:
-            bits |= PENDING | FORCED
+            index = value >> DYN_CTL_SW_ITR_INDX & 3 if value & DYN_CTL_SW_ITR_INDX_ENA else NO_ITR
+            bits |= FORCED | (PENDING if index == NO_ITR else THROTTLED << index)
         self._change(bits, INTENA)
+
+    def restore(self, enabled: bool, pending: bool, intervals: Sequence[int]) -> None:
+        """Take back what was saved; the throttles that queues use stay as they are."""
+        self._change(0, INTENA | ANY_EVENT | FORCED)
+        for index, interval in enumerate(intervals):
+            self._set_interval(index, interval)
+        self._change((INTENA if enabled else 0) | (PENDING if pending else 0), 0)
 
     def cause_enable(self, on: bool) -> None:
         """Apply bit 30 of ICR0_ENA1, for vector 0."""
         self._change(CAUSE if on else 0, CAUSE)
 
     def event(self) -> None:
-        """Post an event: it fires now, or when the guest enables the vector."""
+        """Post an event without throttle: it fires now, or when the guest enables the vector."""
         self._change(PENDING, 0)
 
     def reset(self) -> None:
         """Forget what waits and disable, as all resets do (avf.md 2.4); the eventfd stays."""
-        clear = INTENA | PENDING | FORCED | (CAUSE if self.index == 0 else 0)
+        clear = INTENA | ANY_EVENT | FORCED | (CAUSE if self.index == 0 else 0)
         self._change(0, clear)
+        self._forget_throttles()

@@ -77,7 +77,7 @@ def _dyn_ctl(name: str, offset: int, count: int, doc: str) -> Reg:
             Bits("CLEARPBA", 1, doc="ignored: an event that waits is kept"),
             Bits("SWINT_TRIG", 2, doc="fire now, whatever the causes"),
             Bits("ITR_INDX", 3, 2, doc="throttle that INTERVAL sets; 3 = none"),
-            Bits("INTERVAL", 5, 12, doc="throttle, unit 2 µs; not applied"),
+            Bits("INTERVAL", 5, 12, doc="new value of that throttle, unit 2 µs"),
             Bits("SW_ITR_INDX_ENA", 24, doc="with SWINT_TRIG: use the throttle SW_ITR_INDX"),
             Bits("SW_ITR_INDX", 25, 2),
             Bits("WB_ON_ITR", 30, doc="write back without an interrupt, which is always done"),
@@ -111,7 +111,8 @@ MAP: Final = RegisterMap(
             "VFINT_ITRN1",
             0x2800,
             count=3 * ITR_STRIDE,
-            doc="Throttle of a queue vector, unit 2 µs; not applied. Index 16 t + v is throttle t"
+            doc="Throttle of a queue vector, unit 2 µs, at most 8160 µs: after it has fired, the"
+            " vector does not fire again before. Index 16 t + v is throttle t"
             " (0 receive, 1 transmit, 2 spare) of vector v + 1.",
             source=_SOURCE,
             bits=[Bits("INTERVAL", 0, 12)],
@@ -135,7 +136,8 @@ MAP: Final = RegisterMap(
             "VFINT_ITR01",
             0x4C00,
             count=3,
-            doc="Throttle of vector 0, unit 2 µs; not applied.",
+            doc="Throttle of vector 0, unit 2 µs, for software interrupts: the mailbox is not"
+            " throttled.",
             source=_SOURCE,
             bits=[Bits("INTERVAL", 0, 12)],
         ),

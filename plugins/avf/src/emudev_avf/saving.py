@@ -32,10 +32,12 @@ class SavedVector:
     Attributes:
         enabled: INTENA.
         pending: An event waits.
+        intervals: The three throttles, in units of 2 µs.
     """
 
     enabled: bool
     pending: bool
+    intervals: tuple[int, int, int] = (0, 0, 0)
 
 
 @attrs.frozen
@@ -77,7 +79,10 @@ def save_device(device: AvfDevice) -> dict[str, Any]:
         tx_enabled=bits(state.tx_enabled),
         reset=device.resets.state,
         waiting=list(device.mailbox.waiting),
-        vectors=[SavedVector(v.enabled, v.pending) for v in device.port.vectors],
+        vectors=[
+            SavedVector(v.enabled, v.pending, (v.intervals[0], v.intervals[1], v.intervals[2]))
+            for v in device.port.vectors
+        ],
         rx_heads=[ring.head for ring in device.port.rx],
         tx_heads=[ring.head for ring in device.port.tx],
     )
@@ -110,10 +115,7 @@ def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
         raise DecodeError(f"{device.name}: saved state: {exc}") from exc
     device.mailbox.restore(record.waiting)
     for vector, saved in zip(port.vectors, record.vectors, strict=True):
-        vector.reset()
-        if saved.pending:
-            vector.event()
-        vector.control(int(saved.enabled))
+        vector.restore(saved.enabled, saved.pending, saved.intervals)
     port.vectors[0].cause_enable(bool(device.regs.VFINT_ICR0_ENA1))
 
 

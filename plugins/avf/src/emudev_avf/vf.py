@@ -66,6 +66,7 @@ class VfState:
         rx, tx: Configured queues by number.
         rx_enabled, tx_enabled: Bit sets of the enabled queues.
         rx_vectors, tx_vectors: Interrupt vector by queue.
+        rx_throttles, tx_throttles: Which throttle the queues of a vector use, by vector.
         addresses: Accepted MAC addresses.
         promiscuous: Bit 0 unicast, bit 1 multicast.
         vlans: Accepted VLAN ids.
@@ -86,6 +87,8 @@ class VfState:
     tx_enabled: int = 0
     rx_vectors: dict[int, int] = attrs.field(factory=dict)
     tx_vectors: dict[int, int] = attrs.field(factory=dict)
+    rx_throttles: dict[int, int] = attrs.field(factory=dict)
+    tx_throttles: dict[int, int] = attrs.field(factory=dict)
     addresses: set[bytes] = attrs.field(factory=set)
     promiscuous: int = 0
     vlans: set[int] = attrs.field(factory=set)
@@ -237,10 +240,12 @@ class Vf:
         self.state.tx[queue] = setup
         self.port.tx[queue].configure(setup.base, setup.length)
 
-    def map_vector(self, rx: bool, queue: int, vector: int) -> None:
-        """Let a queue's interrupts go to a vector; kept until a reset."""
+    def map_vector(self, rx: bool, queue: int, vector: int, throttle: int) -> None:
+        """Let a queue's interrupts go to a vector, by one of its throttles; kept until a reset."""
+        throttle &= 3
         (self.state.rx_vectors if rx else self.state.tx_vectors)[queue] = vector
-        self.port.map_queue(rx, queue, vector)
+        (self.state.rx_throttles if rx else self.state.tx_throttles)[vector] = throttle
+        self.port.map_queue(rx, queue, vector, throttle)
 
     def enable(self, rx: int, tx: int) -> None:
         """Enable the queues of two bit sets; those that are enabled already go on."""
@@ -410,9 +415,9 @@ class Vf:
         for ring, tail in zip((*self.port.rx, *self.port.tx), tails, strict=True):
             ring.doorbell.write(tail)
         for queue, vector in state.rx_vectors.items():
-            self.port.map_queue(True, queue, vector)
+            self.port.map_queue(True, queue, vector, state.rx_throttles.get(vector))
         for queue, vector in state.tx_vectors.items():
-            self.port.map_queue(False, queue, vector)
+            self.port.map_queue(False, queue, vector, state.tx_throttles.get(vector))
         self.show_all()
         for queue in bits(state.rx_enabled):
             self.port.rx[queue].enable(rx_heads[queue])

@@ -91,7 +91,8 @@ def map_queue_vector(vf: Vf, payload: bytes) -> Answer:
         check(entry.queue_id < vf.queue_pairs, "queue %d of %d", entry.queue_id, vf.queue_pairs)
         check(entry.vector_id < vf.max_vectors, "vector %d", entry.vector_id)
     for entry in entries:
-        vf.map_vector(entry.queue_type == QueueType.RX, entry.queue_id, entry.vector_id)
+        receive = entry.queue_type == QueueType.RX
+        vf.map_vector(receive, entry.queue_id, entry.vector_id, entry.itr_idx)
     return OK
 
 

@@ -143,8 +143,8 @@ class VectorMap(Wire):
     vector_id: int = u16("interrupt vector, 0 for the mailbox'")
     rxq_map: int = u16("bit set of receive queues")
     txq_map: int = u16("bit set of transmit queues")
-    rxitr_idx: int = u16("throttle of receive queues, a hint", default=0)
-    txitr_idx: int = u16("throttle of transmit queues, a hint", default=0)
+    rxitr_idx: int = u16("throttle of receive queues: 0 to 2, or 3 for none", default=0)
+    txitr_idx: int = u16("throttle of transmit queues", default=0)
 
 
 @wire(size=12)
@@ -300,7 +300,7 @@ class QueueVector(Wire):
     queue_id: int = u16("number of the queue")
     vector_id: int = u16("interrupt vector, 0 for the mailbox'", default=0)
     pad1: int = u32("zero", default=0)
-    itr_idx: int = s32("throttle 0 to 2, or 3 for none, a hint", default=0)
+    itr_idx: int = s32("throttle 0 to 2, or 3 for none", default=0)
     queue_type: int = s32("a QueueType", default=0)
 
 

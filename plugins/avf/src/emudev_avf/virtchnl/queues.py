@@ -144,9 +144,9 @@ def config_irq_map(vf: Vf, payload: bytes) -> Answer:
     for entry in entries:
         for queue in range(vf.queue_pairs):
             if entry.rxq_map >> queue & 1:
-                vf.map_vector(True, queue, entry.vector_id)
+                vf.map_vector(True, queue, entry.vector_id, entry.rxitr_idx)
             if entry.txq_map >> queue & 1:
-                vf.map_vector(False, queue, entry.vector_id)
+                vf.map_vector(False, queue, entry.vector_id, entry.txitr_idx)
     return OK
 
 
