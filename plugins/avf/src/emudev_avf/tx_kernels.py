@@ -79,6 +79,7 @@ from .words import (
     P_INSERT_TPID,
     P_INSERT_TPID2,
     P_MAX_FRAME,
+    P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -341,7 +342,6 @@ def peek(state: int, burst: int, capacity: int) -> int:
         if status == READY:
             row = load64(state + T_ROWS)
             index = load64(state + T_NEXT)
-            left -= load64(state + T_TOTAL)
         elif status < BAD or row > 0:
             break
         else:
@@ -359,12 +359,8 @@ def peek(state: int, burst: int, capacity: int) -> int:
 
 
 @inline
-def count_packets(state: int, burst: int, rows: int) -> int:
-    """Add whole packets to the statistics, segmented ones as they will be on the wire.
-
-    Returns:
-        Their bytes.
-    """
+def count_packets(state: int, burst: int, rows: int) -> None:
+    """Add whole packets to the statistics, segmented ones as they will be on the wire."""
     size = 0
     packet = 0
     first = burst
