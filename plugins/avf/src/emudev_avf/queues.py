@@ -13,7 +13,6 @@ from .descriptors import RX_SIZE, RXDID_LEGACY, RXDIDS, TX_SIZE
 from .words import (
     OFF,
     ON,
-    P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -177,7 +176,6 @@ class Ring:
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
             self._set(Q_HEAD, head)
             self._enabled(ON)
-            self.locate(look=True)
         return True
 
     def disable(self) -> None:
@@ -198,7 +196,7 @@ class Ring:
         """Forget everything but the counters."""
         self.disable()
         self._forget_tail()
-        self.map_vector(None)
+        self._set(Q_VECTOR, -1)
         self._set(Q_RING, 0)
         self._set(Q_LENGTH, 0)
         self._set(Q_RING_HOST, 0)
@@ -250,21 +248,6 @@ class RxRing(Ring):
 
     SIZE = RX_SIZE
     REASONS = RX_REASONS
-
-    @property
-    def buffer_size(self) -> int:
-        """Bytes of each posted buffer."""
-        return self._get(R_BUFFER_SIZE)
-
-    @property
-    def flexible(self) -> bool:
-        """Whether write-backs have one of the flexible formats."""
-        return self._get(R_RXDID) != 0
-
-    @property
-    def buffer_size(self) -> int:
-        """Bytes of each posted buffer."""
-        return self._get(R_BUFFER_SIZE)
 
     def _enabled(self, value: int) -> None:
         """Count it, too: a queue that stopped at a fault is enabled still."""
