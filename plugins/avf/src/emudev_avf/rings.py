@@ -27,7 +27,7 @@ from . import rx_kernels, tx_kernels
 from .filters import mac_table, vlan_tables
 from .flow_rules import FlowRule, RuleKind, check_rules
 from .flow_tables import RuleTable
-from .interrupts import Vector, change_vector, notify
+from .interrupts import Vector, change_vector, fire_held, notify
 from .queues import RxRing, TxRing
 from .rss_inputs import rss_table
 from .rss_kernels import INPUT_WORDS
@@ -61,6 +61,7 @@ from .words import (
     P_STRIP,
     P_STRIP_INNER,
     P_STRIP_TPID,
+    P_VECTOR_COUNT,
     P_VECTORS,
     P_VLANS,
     PORT_WORDS,
@@ -89,6 +90,7 @@ TPID_SERVICE: Final = 0x88A8
 KERNELS: Final = (
     change_vector,
     notify,
+    fire_held,
     tx_kernels.release,
     tx_kernels.peek,
     rx_kernels.push,
@@ -180,9 +182,12 @@ class Port:
         self._rule_hits: dict[tuple[RuleKind, int], Words] = {}
         self.rx: list[RxRing] = []
         self.tx: list[TxRing] = []
-        self.vectors = [Vector(self._vector_words, i, paused) for i in range(vectors)]
+        self.vectors = [
+            Vector(self._vector_words, i, paused, self.words.address) for i in range(vectors)
+        ]
         words = self.words
         words[P_VECTORS // 8] = self._vector_words.address
+        words[P_VECTOR_COUNT // 8] = vectors
         words[P_RX_QUEUES // 8] = self._rx_words.address
         words[P_RX_COUNT // 8] = queue_pairs
         words[P_SCRATCH // 8] = self._scratch.address
@@ -222,7 +227,7 @@ class Port:
             self.memory = table
             self._swap(P_MEMORY, KernelTable(table))
             for ring in (*self.rx, *self.tx):
-                ring.locate()
+                ring.locate(look=True)
 
     def set_macs(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
         """Set the addresses whose frames are received; broadcast always is."""
@@ -348,9 +353,21 @@ class Port:
         """Keep frames without a flow rule in the first `queues` receive queues; 0: in all."""
         self.words[P_CLASS0 // 8] = queues
 
-    def map_queue(self, rx: bool, queue: int, vector: int | None) -> None:
-        """Map a queue's interrupts to a vector (CONFIG_IRQ_MAP)."""
+    def map_queue(
+        self, rx: bool, queue: int, vector: int | None, throttle: int | None = None
+    ) -> None:
+        """Map a queue's interrupts to a vector (CONFIG_IRQ_MAP).
+
+        Args:
+            rx: Whether it is a receive queue.
+            queue: Its number in that direction.
+            vector: None for none.
+            throttle: Which one of the vector's all its queues of that direction use from now on;
+                `interrupts.NO_ITR`: none; None: as before.
+        """
         (self.rx if rx else self.tx)[queue].map_vector(vector)
+        if vector is not None and throttle is not None:
+            self.vectors[vector].throttle_queues(rx, throttle)
 
     @property
     def hold(self) -> Hold:
