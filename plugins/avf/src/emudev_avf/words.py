@@ -128,14 +128,25 @@ P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
 P_RULE_DROPS: Final = 8 * 27  #: frames that a flow rule has dropped
 P_LOCK: Final = 8 * 32  #: 1 while a push is at it: any of them may deliver to any receive queue
 P_RX_DUE: Final = 8 * 33  #: vectors that receive queues want signalled; set by the push at it
-PORT_WORDS: Final = 40
+# Held interrupts: written by the control side, then by kernels.
+P_TIMER: Final = 8 * 40  #: their timerfd plus one; 0: there is none, and none is held
+P_VECTOR_COUNT: Final = 8 * 41  #: number of vectors
+P_ARMED: Final = 8 * 48  #: what the timerfd is set to, ns, 0 = it is not set; atomics only
+P_DRAIN: Final = 8 * 49  #: where the timerfd is read to
+PORT_WORDS: Final = 56
 
 HOLD_NONE: Final = 0
 HOLD_DISABLED: Final = 1  #: no receive queue is enabled
 HOLD_FULL: Final = 2  #: the guest has posted too few buffers
 
-# A vector: one cache line each.
-VECTOR_WORDS: Final = 8
+# A vector: a cache line for what changes with each interrupt, one for the control side.
+VECTOR_WORDS: Final = 16
 V_STATE: Final = 8 * 0
 V_SIGNALS: Final = 8 * 1  #: signals sent
 V_ERRORS: Final = 8 * 2  #: eventfds that could not be written
+V_LAST: Final = 8 * 3  #: when it last fired, ns of the monotonic clock
+V_HELD: Final = 8 * 4  #: times that an event was held
+V_PORT: Final = 8 * 8  #: address of the port's words, 0 = there is none
+V_ITR: Final = 8 * 9  #: throttles 0, 1 and 2, ns
+V_RX_EVENT: Final = 8 * 12  #: the bits that an event of its receive queues sets in its state
+V_TX_EVENT: Final = 8 * 13  #: and one of its transmit queues
