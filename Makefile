@@ -13,7 +13,7 @@ demo: $(TOX)
 	$(TOX) run -q -e demo
 
 test: $(TOX) lab
-	$(TOX) run -e lint,type,core,all,wheels,e2e
+	$(TOX) run -e lint,type,core,all,wheels,fuzz,e2e
 
 bench: $(TOX) lab
 	$(TOX) run -e bench
