@@ -227,7 +227,7 @@ class Port:
             self.memory = table
             self._swap(P_MEMORY, KernelTable(table))
             for ring in (*self.rx, *self.tx):
-                ring.locate(look=True)
+                ring.locate()
 
     def set_macs(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
         """Set the addresses whose frames are received; broadcast always is."""
