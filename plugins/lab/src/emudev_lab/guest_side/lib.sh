@@ -85,6 +85,27 @@ nic_up() {
     kv "NIC${n}_PROBE_MS" $((between - before))
     kv "NIC${n}_LINK_MS" $(($(uptime_ms) - between))
 }
+# bind_nic [N] [DRIVER]: takes NIC N from its driver and gives it to DRIVER, by default to the one for
+# programs: vfio-pci behind an IOMMU, else uio_pci_generic. Sets BOUND to the driver that has it then.
+bind_nic() {
+    local pci path driver=$2
+    pci=$(nic_pci "${1:-0}")
+    path=/sys/bus/pci/devices/$pci
+    [ -n "$driver" ] || { driver=uio_pci_generic && [ -e "$path/iommu_group" ] && driver=vfio-pci; }
+    modprobe "$driver" || fail "no driver $driver"
+    [ ! -e "$path/driver" ] || echo "$pci" >"$path/driver/unbind"
+    echo "$driver" >"$path/driver_override"
+    echo "$pci" >/sys/bus/pci/drivers_probe
+    BOUND=$(basename "$(readlink "$path/driver")")
+    [ "$BOUND" = "$driver" ] || fail "$driver does not take $pci"
+}
+# huge_pages N: has N pages of 2 MiB, and a file system of them in /dev/hugepages.
+huge_pages() {
+    mkdir -p /dev/hugepages
+    grep -q "^hugetlbfs " /proc/mounts || mount -t hugetlbfs hugetlbfs /dev/hugepages
+    echo "$1" >/proc/sys/vm/nr_hugepages
+    [ "$(cat /proc/sys/vm/nr_hugepages)" = "$1" ] || fail "no room for $1 huge pages"
+}
 # counter NAME [IF]: one of the interface's statistics.
 counter() { cat /sys/class/net/"${2:-$IF}"/statistics/"$1"; }
 
