@@ -29,6 +29,7 @@ from .registers import ITR_STRIDE, MAP
 from .resets import ResetEvent, Resets, ResetState
 from .rings import Port
 from .saving import restore_device, save_device
+from .shaper import LimitWatch
 from .tails import MappedTails, TailWatch
 from .vf import Vf
 from .virtchnl.dispatch import Dispatcher
@@ -88,6 +89,7 @@ class AvfDevice(PciFunction):
         if self._tails is not None:
             self._watch = TailWatch(context.loop, [ring.doorbell for ring in self.port.tx])
         self._timer = HoldTimer(context.loop, self.port)
+        self._limit_watch = LimitWatch(context.loop, self.port.limits)
         self.vf = Vf(config, mac, self.port, self)
         self.dispatcher = Dispatcher(self.vf)
         self.mailbox = Mailbox(
@@ -165,6 +167,7 @@ class AvfDevice(PciFunction):
         self.resets.cancel()
         self.mailbox.reset()
         self._timer.close()
+        self._limit_watch.close()
         self.port.close()
         if self._watch is not None:
             self._watch.set_wanted(False)

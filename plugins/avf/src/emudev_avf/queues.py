@@ -242,6 +242,10 @@ class TxRing(Ring):
         self._configure(base, length)
         self._forget_tail()
 
+    def set_bucket(self, word: int, address: int) -> None:
+        """Set a limit of its rate; see `shaper.Limits`."""
+        self._set(word, address)
+
 
 class RxRing(Ring):
     """A receive ring: frames to the guest."""

@@ -32,6 +32,7 @@ from .queues import RxRing, TxRing
 from .rss_inputs import rss_table
 from .rss_kernels import INPUT_WORDS
 from .rx_pieces import SCRATCH_WORDS
+from .shaper import Limits
 from .tails import MappedTails
 from .virtchnl.limits import LARGE_LUT_SIZE, RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
@@ -152,6 +153,7 @@ class Port:
         vectors: The interrupt vectors.
         words: What the queues share.
         memory: The memory table in use.
+        limits: Of what the transmit queues may send.
         paused: As given.
     """
 
@@ -199,6 +201,7 @@ class Port:
             self.rx.append(RxRing(self, self._rx_words, i, queue_pairs + i))
             place = 0 if tails is None else tails.tail(i)
             self.tx.append(TxRing(self, self._tx_words, i, i, place, on_polled))
+        self.limits = Limits(self.tx, paused)
 
     def _swap(
         self, word: int, table: Words | KernelTable | ToeplitzTable | RuleTable | None
@@ -410,6 +413,7 @@ class Port:
                 vector.reset()
             self.words[P_DUE // 8] = 0
             self.words[P_RX_DUE // 8] = 0
+            self.limits.clear()
             self._restore_defaults()
 
     def close(self) -> None:
@@ -423,6 +427,7 @@ class Port:
         self.set_memory(EMPTY_TABLE)
         for ring in (*self.rx, *self.tx):
             ring.doorbell.close()
+        self.limits.close()
 
     # -- kernels
 

@@ -129,7 +129,7 @@ def _check(device: AvfDevice, record: Saved) -> None:
     if lengths != (device.config.vectors, pairs, pairs):
         raise DecodeError(f"{where}: it is of a device with {len(record.rx_heads)} queue pairs")
     state, lasting = record.state, record.lasting
-    queues = {*state.rx, *state.tx, *state.rx_vectors, *state.tx_vectors}
+    queues = {*state.rx, *state.tx, *state.rx_vectors, *state.tx_vectors, *state.queue_rates}
     if not all(0 <= queue < pairs for queue in queues):
         raise DecodeError(f"{where}: queues {sorted(queues)}, it has {pairs}")
     vectors = {*state.rx_vectors.values(), *state.tx_vectors.values()}

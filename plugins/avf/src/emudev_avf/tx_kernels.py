@@ -65,6 +65,7 @@ from .descriptors import (
 )
 from .interrupts import raise_due
 from .ring_memory import add, mark_sent, ring_entry
+from .shaper import allowance, charge, hold
 from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation, put_tag
 from .words import (
     BAD_ADDRESS,
@@ -93,6 +94,8 @@ from .words import (
     Q_REASONS,
     Q_UNICAST,
     STOPPED,
+    T_BUCKET,
+    T_CLASS_BUCKET,
     T_CONTEXT,
     T_CONTEXT0,
     T_DATA,
@@ -335,13 +338,21 @@ def peek(state: int, burst: int, capacity: int) -> int:
     index = load64(state + Q_HEAD)
     row = 0
     dropped = 0
+    limited = load64(state + T_BUCKET) | load64(state + T_CLASS_BUCKET)
+    left = 0
+    if limited != 0 and index != tail:
+        left = allowance(state)
     while index != tail:
+        if limited != 0 and left < 0:
+            hold(state)
+            break
         status = walk(state, burst, row, capacity, index, tail)
         if status == READY:
             status = finish(state, burst, row, capacity)
         if status == READY:
             row = load64(state + T_ROWS)
             index = load64(state + T_NEXT)
+            left -= load64(state + T_TOTAL)
         elif status < BAD or row > 0:
             break
         else:
@@ -359,8 +370,12 @@ def peek(state: int, burst: int, capacity: int) -> int:
 
 
 @inline
-def count_packets(state: int, burst: int, rows: int) -> None:
-    """Add whole packets to the statistics, segmented ones as they will be on the wire."""
+def count_packets(state: int, burst: int, rows: int) -> int:
+    """Add whole packets to the statistics, segmented ones as they will be on the wire.
+
+    Returns:
+        Their bytes.
+    """
     size = 0
     packet = 0
     first = burst
@@ -393,6 +408,7 @@ def count_packets(state: int, burst: int, rows: int) -> None:
                     counter = Q_BROADCAST
             add(state + counter, segments)
     add(state + Q_BYTES, size)
+    return size
 
 
 @queue_kernel
@@ -416,6 +432,8 @@ def release(state: int, burst: int, rows: int) -> int:
     end = own & 0xFFFF
     if own >> 32 != load64(state + Q_EPOCH) or end >= load64(state + Q_LENGTH):
         return 0
-    count_packets(state, burst, rows)
+    size = count_packets(state, burst, rows)
+    if load64(state + T_BUCKET) | load64(state + T_CLASS_BUCKET):
+        charge(state, size)
     complete(state, load64(state + Q_HEAD), end)
     return 0

@@ -77,6 +77,7 @@ class VfState:
         rss_hena: Hashed packet types.
         rss_rules: What is hashed of some packet types instead; see `rss_inputs`.
         rss_function: A `RssFunction`.
+        queue_rates: Limits of transmit queues, kbit/s by number.
         rules: Flow rules, oldest first.
     """
 
@@ -99,6 +100,7 @@ class VfState:
     rss_hena: int = HENA_CAPS
     rss_rules: dict[int, int] = attrs.field(factory=dict)
     rss_function: int = 0
+    queue_rates: dict[int, int] = attrs.field(factory=dict)
     rules: list[FlowRule] = attrs.field(factory=list)
 
 
@@ -269,6 +271,14 @@ class Vf:
             self.port.tx[queue].disable()
             self.outside.post(Event(EventKind.QUEUE_STATE, queue=tx_queue(queue), value=0))
 
+    def limit_queue(self, queue: int, rate: int) -> None:
+        """Limit what a transmit queue sends to so many kbit/s; 0: do not."""
+        if rate:
+            self.state.queue_rates[queue] = rate
+        else:
+            self.state.queue_rates.pop(queue, None)
+        self.port.limits.limit_queue(queue, rate)
+
     @property
     def running(self) -> bool:
         """Whether the guest has enabled any queue."""
@@ -419,6 +429,8 @@ class Vf:
         for queue, vector in state.tx_vectors.items():
             self.port.map_queue(False, queue, vector, state.tx_throttles.get(vector))
         self.show_all()
+        for queue, rate in state.queue_rates.items():
+            self.port.limits.limit_queue(queue, rate)
         for queue in bits(state.rx_enabled):
             self.port.rx[queue].enable(rx_heads[queue])
             self.outside.post(Event(EventKind.QUEUE_STATE, queue=rx_queue(queue), value=1))

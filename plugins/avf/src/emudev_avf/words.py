@@ -43,6 +43,8 @@ T_CONTEXT: Final = 8 * 47  #: qword 1 of its context descriptor, 0 without,
 T_CONTEXT0: Final = 8 * 48  #: and qword 0
 T_FLAGS: Final = 8 * 49  #: the burst's flags of the packet
 T_OFFLOAD: Final = 8 * 50  #: and its offload word
+T_BUCKET: Final = 8 * 51  #: address of the limit of this queue's rate, 0 without
+T_CLASS_BUCKET: Final = 8 * 52  #: address of the limit that it shares with others, 0 without
 # A receive queue.
 R_BUFFER_SIZE: Final = 8 * 40  #: bytes of each posted buffer
 R_MAX_PACKET: Final = 8 * 41  #: longest frame, bytes

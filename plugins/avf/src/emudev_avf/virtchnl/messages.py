@@ -21,6 +21,11 @@ __all__ = [
     "Promiscuous",
     "PtpCaps",
     "PtpCapsBehindRegs",
+    "QosCap",
+    "QosCapsHead",
+    "Quanta",
+    "QueueBandwidth",
+    "QueueBandwidthHead",
     "QueueChunk",
     "QueueChunksHead",
     "QueueSelect",
@@ -32,7 +37,11 @@ __all__ = [
     "RssKeyHead",
     "RssLutHead",
     "RssRegion",
+    "Rxdids",
     "RxQueueInfo",
+    "TcMapHead",
+    "TcPriorities",
+    "TcQueues",
     "TxQueueInfo",
     "VectorMap",
     "Version",
@@ -111,7 +120,7 @@ class RxQueueInfo(Wire):
     databuffer_size: int = u32("bytes of a buffer, a multiple of 128, 1024 to 16256", default=0)
     max_pkt_size: int = u32("longest frame, bytes, 64 to 16382", default=0)
     crc_disable: int = u8("1: frames keep their FCS", default=0)
-    rxdid: int = u8("descriptor format; 0 and 1 mean legacy, 32 bytes", default=0)
+    rxdid: int = u8("descriptor format, with RX_FLEX_DESC; 0, 1: legacy, 32 bytes", default=0)
     flags: int = u8("bit 0: receive timestamps", default=0)
     pad1: int = u8("zero", default=0)
     dma_ring_addr: int = u64("guest address of the ring, 128-byte aligned", default=0)
@@ -311,6 +320,91 @@ class RssRegion(Wire):
     vport_id: int = u16("the VSI")
     qregion_width: int = u16("the table of the hash may name 2 to this power queues", default=0)
     pad1: int = u32("zero", default=0)
+
+
+@wire(size=4)
+class QosCapsHead(Wire):
+    """GET_QOS_CAPS, head of the reply; `QosCap` elements follow."""
+
+    vsi_id: int = u16("the VSI")
+    num_elem: int = u16("traffic classes")
+
+
+@wire(size=40)
+class QosCap(Wire):
+    """A traffic class."""
+
+    tc_num: int = u8("its number")
+    tc_prio: int = u8("bit set of the user priorities that are in it")
+    arbiter: int = u8("0: strict, 2: weighted", default=0)
+    weight: int = u8("1 if strict", default=0)
+    type: int = s32("0: the rates are those of a shaper", default=0)
+    committed: int = u32("rate that it is sure to get, kbit/s", default=0)
+    peak: int = u32("rate that it can't exceed, kbit/s", default=0)
+    pad1: bytes = raw(24, "zero", default=bytes(24))
+
+
+@wire(size=8)
+class TcMapHead(Wire):
+    """CONFIG_QUEUE_TC_MAP, both ways, head; a `TcQueues` or `TcPriorities` a class follows."""
+
+    vsi_id: int = u16("the VSI")
+    num_tc: int = u16("traffic classes")
+    num_queue_pairs: int = u16("queue pairs of all of them", default=0)
+    pad1: int = u16("zero", default=0)
+
+
+@wire(size=4)
+class TcQueues(Wire):
+    """The queues of a traffic class."""
+
+    start_queue_id: int = u16("the first one")
+    queue_count: int = u16("how many", default=0)
+
+
+@wire(size=4)
+class TcPriorities(Wire):
+    """What a traffic class is chosen by."""
+
+    prio_type: int = u16("0: by user priority")
+    valid_prio_bitmap: int = u16("bit set of the priorities", default=0)
+
+
+@wire(size=4)
+class QueueBandwidthHead(Wire):
+    """CONFIG_QUEUE_BW, head; `QueueBandwidth` elements follow."""
+
+    vsi_id: int = u16("the VSI")
+    num_queues: int = u16("number of elements")
+
+
+@wire(size=12)
+class QueueBandwidth(Wire):
+    """The limits of one transmit queue."""
+
+    queue_id: int = u16("number of the queue")
+    tc: int = u8("its traffic class", default=0)
+    pad1: int = u8("zero", default=0)
+    committed: int = u32("rate that it is sure to get, kbit/s", default=0)
+    peak: int = u32("rate that it can't exceed, kbit/s; 0 for no limit", default=0)
+
+
+@wire(size=12)
+class Quanta(Wire):
+    """CONFIG_QUANTA: bytes that a queue may send in its turn."""
+
+    quanta_size: int = u16("bytes")
+    pad1: int = u16("zero", default=0)
+    type: int = s32("a QueueType", default=0)
+    start_queue_id: int = u16("the first queue", default=0)
+    num_queues: int = u16("how many", default=0)
+
+
+@wire(size=8)
+class Rxdids(Wire):
+    """GET_SUPPORTED_RXDIDS, reply."""
+
+    supported: int = u64("bit set of the formats of receive descriptors")
 
 
 @wire(size=40)

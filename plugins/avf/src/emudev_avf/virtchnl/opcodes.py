@@ -67,9 +67,13 @@ class Op(enum.IntEnum):
     DISABLE_VLAN_FILTERING_V2 = 59
     PTP_GET_CAPS = 60
     PTP_GET_TIME = 61
+    GET_QOS_CAPS = 66
+    CONFIG_QUEUE_TC_MAP = 67
     ENABLE_QUEUES_V2 = 107
     DISABLE_QUEUES_V2 = 108
     MAP_QUEUE_VECTOR = 111
+    CONFIG_QUEUE_BW = 112
+    CONFIG_QUANTA = 113
     FLOW_SUBSCRIBE = 114
     FLOW_UNSUBSCRIBE = 115
 
@@ -139,7 +143,7 @@ DEFAULT_CAPS: Final = (
 )
 
 #: Everything that is implemented: what ``caps=`` may offer.
-ALLOWED_CAPS: Final = DEFAULT_CAPS | Cap.VLAN | Cap.RSS_REG
+ALLOWED_CAPS: Final = DEFAULT_CAPS | Cap.VLAN | Cap.RSS_REG | Cap.QOS
 
 #: What a driver of virtchnl 1.0 is taken to ask for, since it can't say.
 LEGACY_CAPS: Final = Cap.L2 | Cap.VLAN | Cap.RSS_PF
