@@ -133,7 +133,7 @@ def test_a_frame_of_several_buffers_says_all_at_its_end(guests):
 def test_two_tags_in_a_flexible_descriptor(guests):
     """The outer one in L2TAG1 and the inner one in L2TAG2_2, as DPDK takes them."""
     guest = guests(rxdid=22)
-    guest.port.set_vlan_offload(TagPlace.L2TAG1, TagPlace.L2TAG2, 0x88A8)
+    guest.port.set_vlan_offload(TagPlace.L2TAG1, TagPlace.L2TAG2, strip_tpid=0x88A8)
     guest.post(1)
     guest.deliver(FRAME[:12] + b"\x88\xa8\xa0\x05\x81\x00\x60\x07" + FRAME[12:] + bytes(6))
     ((data, (done,)),) = guest.received()

@@ -78,6 +78,15 @@ class AvfConfig(ProviderConfig):
         ),
     ] = "messages"
 
+    vlan: Annotated[
+        Literal["802.1q", "802.1ad", "qinq", "inner"],
+        Meta(
+            description="what a guest may do with VLAN tags (version 2 of the requests): one tag "
+            "0x8100; one tag 0x8100 or 0x88A8; two tags; or one tag that requests call the inner "
+            "one"
+        ),
+    ] = "802.1q"
+
     @property
     def vectors(self) -> int:
         """Interrupt vectors: one a queue pair as far as they go, and the mailbox'."""

@@ -95,7 +95,7 @@ def vlan_tables(*kinds: Iterable[int] | None) -> Words | None:
         return None
     tables = Words(VLAN_WORDS * len(kinds))
     for i, vids in enumerate(kinds):
-        for j, word in enumerate(vlan_table(range(4096) if vids is None else vids)):
+        for j, word in enumerate([-1] * VLAN_WORDS if vids is None else vlan_table(vids)):
             tables[VLAN_WORDS * i + j] = word
     return tables
 

@@ -261,25 +261,26 @@ class Port:
         self,
         strip: TagPlace = TagPlace.NONE,
         inner: TagPlace = TagPlace.NONE,
-        tpid: int = TPID,
-        insert: tuple[int, int, int] | None = None,
+        *,
+        strip_tpid: int = TPID,
+        insert_tpids: tuple[int, int, int] = (TPID, TPID, TPID_SERVICE),
     ) -> None:
         """Set where the tags of a received frame go, and which tags are inserted.
 
         That tags are inserted can't be set: a descriptor that asks for one gets it (avf.md 4.6).
 
         Args:
-            strip: Where the outer tag goes, if its ethertype is `tpid`.
+            strip: Where the outer tag goes, if its ethertype is `strip_tpid`.
             inner: Where the inner tag goes, if its ethertype is 0x8100.
-            tpid: Ethertype of the outer tag.
-            insert: Ethertypes of a tag in L2TAG1, of one in L2TAG2 alone, and of one in L2TAG2
-                outside of one in L2TAG1; the outer one, twice, and 0x88A8 if not said.
+            strip_tpid: Ethertype of the outer tag.
+            insert_tpids: Ethertypes of a tag in L2TAG1, of one in L2TAG2 alone, and of one in
+                L2TAG2 outside of one in L2TAG1.
         """
         words = self.words
         with self.paused():
             words[P_STRIP // 8], words[P_STRIP_INNER // 8] = int(strip), int(inner)
-            words[P_STRIP_TPID // 8] = tpid
-            first, alone, outer = insert or (tpid, tpid, TPID_SERVICE)
+            words[P_STRIP_TPID // 8] = strip_tpid
+            first, alone, outer = insert_tpids
             words[P_INSERT_TPID // 8] = first
             words[P_INSERT_TPID2 // 8] = alone
             words[P_INSERT_OUTER // 8] = outer

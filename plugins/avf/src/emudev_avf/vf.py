@@ -19,10 +19,11 @@ from emudev_core.queues import rx_queue, tx_queue
 from .config import FRAME_OVERHEAD, AvfConfig
 from .filters import PROMISCUOUS_MULTICAST, PROMISCUOUS_UNICAST
 from .flow_rules import FlowRule
-from .rings import Port, TagPlace
+from .rings import Port
 from .virtchnl.limits import DEFAULT_PAIRS, HENA_CAPS, LARGE_LUT_SIZE, RSS_LUT_SIZE
 from .virtchnl.messages import PfEvent
 from .virtchnl.opcodes import Cap, EventCode, Op, legacy_speed
+from .vlans import OFFERS, VlanOffer, VlanState, show_vlans
 
 __all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState", "bits", "host_time"]
 
@@ -48,6 +49,7 @@ class QueueSetup:
         buffer_size: Bytes of each receive buffer; 0 for a transmit queue.
         max_packet: Longest received frame, bytes; 0 for a transmit queue.
         crc_disable: Received frames keep their FCS.
+        rxdid: Format of receive descriptors; 0 or 1: the legacy one.
     """
 
     base: int
@@ -55,6 +57,7 @@ class QueueSetup:
     buffer_size: int = 0
     max_packet: int = 0
     crc_disable: bool = False
+    rxdid: int = 0
 
 
 @attrs.define
@@ -69,9 +72,7 @@ class VfState:
         rx_throttles, tx_throttles: Which throttle the queues of a vector use, by vector.
         addresses: Accepted MAC addresses.
         promiscuous: Bit 0 unicast, bit 1 multicast.
-        vlans: Accepted VLAN ids.
-        vlan_filter: Whether unknown VLAN ids are dropped.
-        strip: Whether the tag of received frames is taken out.
+        vlan: Filters and offloads of VLANs.
         rss_key: 52 bytes, or empty.
         rss_lut: 64 or 512 queues, or empty.
         rss_hena: Hashed packet types.
@@ -92,9 +93,7 @@ class VfState:
     tx_throttles: dict[int, int] = attrs.field(factory=dict)
     addresses: set[bytes] = attrs.field(factory=set)
     promiscuous: int = 0
-    vlans: set[int] = attrs.field(factory=set)
-    vlan_filter: bool = True
-    strip: bool = False
+    vlan: VlanState = attrs.field(factory=VlanState)
     rss_key: bytes = b""
     rss_lut: bytes = b""
     rss_hena: int = HENA_CAPS
@@ -230,7 +229,12 @@ class Vf:
             return
         self.state.rx[queue] = setup
         ring.configure(
-            setup.base, setup.length, setup.buffer_size, setup.max_packet, setup.crc_disable
+            setup.base,
+            setup.length,
+            setup.buffer_size,
+            setup.max_packet,
+            setup.crc_disable,
+            setup.rxdid,
         )
 
     def set_tx(self, queue: int, setup: QueueSetup | None) -> None:
@@ -306,10 +310,13 @@ class Vf:
 
         A guest that was granted no way to name its VLANs gets all of them.
         """
-        filtering = self.state.vlan_filter and self.caps & (Cap.VLAN | Cap.VLAN_V2)
-        self.port.set_vlan_filter(self.state.vlans if filtering else None)
-        strip = TagPlace.L2TAG1 if self.state.strip else TagPlace.NONE
-        self.port.set_vlan_offload(strip)
+        filtering = bool(self.caps & (Cap.VLAN | Cap.VLAN_V2))
+        show_vlans(self.port, self.state.vlan, self.vlan_offer, filtering=filtering)
+
+    @property
+    def vlan_offer(self) -> VlanOffer:
+        """What the driver may do with VLANs: in version 1 there is no choice."""
+        return OFFERS[self.config.vlan if Cap.VLAN_V2 in self.caps else "802.1q"]
 
     def show_rules(self) -> None:
         """Bring the flow rules to the data plane."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..descriptors import RXDID_LEGACY, RXDIDS
 from ..queues import MAX_RING
 from ..vf import QueueSetup
 from .base import check_vsi
@@ -12,6 +13,7 @@ from .messages import (
     IrqMapHead,
     QueueSelect,
     RequestQueues,
+    Rxdids,
     RxQueueInfo,
     TxQueueInfo,
     VectorMap,
@@ -34,8 +36,8 @@ MAX_BUFFER: Final = 16256
 BUFFER_UNIT: Final = 128
 MIN_PACKET: Final = 64
 MAX_PACKET: Final = 16382
-#: Both stand for the 32-byte legacy descriptor: Linux sends 0, DPDK 1 (avf.md 8, quirk 8).
-LEGACY_RXDIDS: Final = (0, 1)
+#: Without RX_FLEX_DESC. Linux sends 0, which means 1 (avf.md 8, quirk 8), DPDK 1.
+LEGACY_RXDIDS: Final = frozenset({RXDID_LEGACY})
 
 
 def check_ring(info: TxQueueInfo | RxQueueInfo, unit: int) -> None:
@@ -86,7 +88,8 @@ def rx_setup(vf: Vf, info: RxQueueInfo) -> QueueSetup | None:
         info.databuffer_size,
     )
     check(MIN_PACKET <= info.max_pkt_size <= MAX_PACKET, "packets of %d bytes", info.max_pkt_size)
-    check(info.rxdid in LEGACY_RXDIDS, "descriptor format %d", info.rxdid)
+    rxdids = RXDIDS if Cap.RX_FLEX_DESC in vf.caps else LEGACY_RXDIDS
+    check(info.rxdid == 0 or info.rxdid in rxdids, "descriptor format %d", info.rxdid)
     check(not info.splithdr_enabled, "header split")
     check(not info.crc_disable or Cap.CRC in vf.caps, "crc_disable without CRC granted")
     return QueueSetup(
@@ -95,7 +98,14 @@ def rx_setup(vf: Vf, info: RxQueueInfo) -> QueueSetup | None:
         buffer_size=info.databuffer_size,
         max_packet=info.max_pkt_size,
         crc_disable=bool(info.crc_disable),
+        rxdid=info.rxdid,
     )
+
+
+@handler(Op.GET_SUPPORTED_RXDIDS, gate=Cap.RX_FLEX_DESC)
+def get_supported_rxdids(vf: Vf, payload: bytes) -> Answer:
+    """The legacy format is among them: drivers go back to it."""
+    return Answer(Rxdids(supported=sum(1 << rxdid for rxdid in RXDIDS)).pack())
 
 
 @handler(Op.CONFIG_VSI_QUEUES)
