@@ -51,6 +51,7 @@ class Op(enum.IntEnum):
     ENABLE_VLAN_STRIPPING = 27
     DISABLE_VLAN_STRIPPING = 28
     REQUEST_QUEUES = 29
+    GET_SUPPORTED_RXDIDS = 44
     ADD_RSS_CFG = 45
     DEL_RSS_CFG = 46
     ADD_FDIR_FILTER = 47
@@ -136,6 +137,7 @@ DEFAULT_CAPS: Final = (
     | Cap.VLAN_V2
     | Cap.RSS_PF
     | Cap.USO
+    | Cap.RX_FLEX_DESC
     | Cap.ADV_RSS_PF
     | Cap.FDIR_PF
     | Cap.FSUB_PF
