@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from ..vlans import TPIDS
 from .base import check_vsi
 from .handlers import OK, Answer, check, elements, handler
-from .messages import VlanFilter, VlanFilterHead, VlanHead, VlanId, VlanSetting, VlanV2Caps
+from .messages import VlanFilter, VlanFilterHead, VlanHead, VlanId, VlanSetting
 from .opcodes import Cap, Op, VlanSupport
 
 if TYPE_CHECKING:
