@@ -85,6 +85,19 @@ def test_the_largest_counts():
     assert len(ProtoHeaders.unpack(data).headers) == 16
 
 
+def test_mask_bits_behind_the_length_count_as_linux_means_them():
+    """As sent by Linux 6.12 for `tc u32 match ip dport 7005 0xffff match ip protocol 17 0xff`:
+    length 26, the end of the last key, with the other one behind it.
+    """
+    spec, mask = bytearray(38), bytearray(38)
+    spec[12:14], mask[12:14] = b"\x08\0", b"\xff\xff"
+    spec[23:24], mask[23:24] = b"\x11", b"\xff"
+    spec[36:38], mask[36:38] = b"\x1b\x5d", b"\xff\xff"
+    data = bytes(8) + struct.pack("<H", 26) + bytes(spec).ljust(1024, b"\0") + bytes(mask)
+    found = ProtoHeaders.unpack(data.ljust(2312, b"\0"))
+    assert found.raw == RawPattern(bytes(spec), bytes(mask))
+
+
 @pytest.mark.parametrize("length", [0, 1025, 0xFFFF])
 def test_raw_lengths_out_of_range_are_refused(length):
     with pytest.raises(DecodeError, match="1024"):

@@ -85,6 +85,8 @@ def add_attributes(device: AvfDevice) -> None:
     for index, name in enumerate(Stats._fields):
         table.add(name, int, "counter of GET_STATS", partial(statistic, index))
     counters = {
+        "flow_rules": ("flow rules of the guest's", lambda: len(vf.state.rules)),
+        "rule_drops": ("frames dropped by flow rules", lambda: device.port.rule_drops),
         "mailbox_requests": ("requests taken from the mailbox", lambda: device.mailbox.requests),
         "mailbox_refused": (
             "requests that got a negative status, and commands with an error",

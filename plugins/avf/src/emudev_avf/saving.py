@@ -138,6 +138,13 @@ def _check(device: AvfDevice, record: Saved) -> None:
     enabled = {*record.rx_enabled, *record.tx_enabled}
     if not all(0 <= queue < pairs for queue in enabled) or state.rx_enabled or state.tx_enabled:
         raise DecodeError(f"{where}: enabled queues {sorted(enabled)}, it has {pairs}")
+    first = 0
+    for channel in lasting.channels:
+        if channel.offset != first or channel.count < 1 or channel.rate < 0:
+            raise DecodeError(f"{where}: a traffic class of impossible queues, {channel}")
+        first += channel.count
+    if first > lasting.queue_pairs:
+        raise DecodeError(f"{where}: traffic classes of {first} queue pairs")
     if not 1 <= lasting.queue_pairs <= pairs:
         raise DecodeError(f"{where}: {lasting.queue_pairs} queue pairs, it has {pairs}")
     try:

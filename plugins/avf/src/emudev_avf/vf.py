@@ -25,7 +25,7 @@ from .virtchnl.messages import PfEvent
 from .virtchnl.opcodes import Cap, EventCode, Op, legacy_speed
 from .vlans import OFFERS, VlanOffer, VlanState, show_vlans
 
-__all__ = ["Lasting", "Outside", "QueueSetup", "Vf", "VfState", "bits", "host_time"]
+__all__ = ["Channel", "Lasting", "Outside", "QueueSetup", "Vf", "VfState", "bits", "host_time"]
 
 SEVERITY_RESET: Final = 255
 
@@ -103,6 +103,21 @@ class VfState:
     rules: list[FlowRule] = attrs.field(factory=list)
 
 
+@attrs.frozen
+class Channel:
+    """A traffic class: queue pairs of its own (avf.md 4.9, ENABLE_CHANNELS).
+
+    Attributes:
+        offset: The first of them.
+        count: How many.
+        rate: What their transmit queues may send together, kbit/s; 0: no limit.
+    """
+
+    offset: int
+    count: int
+    rate: int
+
+
 @attrs.define
 class Lasting:
     """What outlives a reset of the VF, but not one of the whole device.
@@ -112,12 +127,14 @@ class Lasting:
             guest has set since (avf.md 4.5, "The MAC rule").
         queue_pairs: Number of queue pairs that are reported.
         major, minor: Version of virtchnl; Linux does not repeat it after a reset.
+        channels: Traffic classes, of queues from 0 on; none: all queues are alike.
     """
 
     mac: bytes
     queue_pairs: int
     major: int = 1
     minor: int = 1
+    channels: list[Channel] = attrs.field(factory=list)
 
 
 class Outside(Protocol):
@@ -172,6 +189,7 @@ class Vf:
         self.state = VfState()
         self.lasting = Lasting(mac=mac, queue_pairs=min(config.queues, DEFAULT_PAIRS))
         self._wanted_pairs = 0
+        self._wanted_channels: list[Channel] | None = None
         self.show_all()
 
     # -- numbers that requests are checked against and answered with
@@ -385,6 +403,29 @@ class Vf:
         self._wanted_pairs = pairs
         self.outside.announce_reset()
 
+    def want_channels(self, channels: list[Channel]) -> None:
+        """Have other traffic classes after the reset that this announces."""
+        self._wanted_channels = channels
+        self.outside.announce_reset()
+
+    def forget_channels(self) -> None:
+        """A driver begins anew: it knows of no traffic classes."""
+        for name in self._class_names():
+            self.port.limits.limit_class(name, [], 0)
+        self.lasting.channels = []
+        self.port.set_classes(0)
+
+    def _class_names(self) -> list[str]:
+        return [f"class {number}" for number in range(len(self.lasting.channels))]
+
+    def show_channels(self) -> None:
+        """Bring the traffic classes to the data plane, which has none."""
+        channels = self.lasting.channels
+        self.port.set_classes(channels[0].count if channels else 0)
+        for name, channel in zip(self._class_names(), channels, strict=True):
+            queues = range(channel.offset, channel.offset + channel.count)
+            self.port.limits.limit_class(name, queues, channel.rate)
+
     def reset(self, *, power: bool = False) -> None:
         """Forget what a reset clears; the data plane has stopped when this returns.
 
@@ -401,6 +442,10 @@ class Vf:
         elif self._wanted_pairs:
             self.lasting.queue_pairs = self._wanted_pairs
             self._wanted_pairs = 0
+            self.lasting.channels = []
+        elif self._wanted_channels is not None:
+            self.lasting.channels = self._wanted_channels
+        self._wanted_channels = None
         self.show_all()
         self.outside.post(Event(EventKind.RESET, value=int(was_running)))
 
@@ -410,6 +455,7 @@ class Vf:
         self.show_vlans()
         self.show_rss()
         self.show_rules()
+        self.show_channels()
 
     def restore(
         self, state: VfState, lasting: Lasting, rx_heads: list[int], tx_heads: list[int]

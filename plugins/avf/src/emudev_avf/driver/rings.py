@@ -17,6 +17,7 @@ from ..descriptors import (
     RX_EOF,
     RX_ERR_IPE,
     RX_ERR_L4E,
+    RX_EXT_FD_ID,
     RX_FLTSTAT_RSS,
     RX_L2TAG1P,
     RX_L3L4P,
@@ -83,6 +84,7 @@ class Received:
         vlan: TCI of a stripped tag, or None.
         checked: The device checked the checksums.
         bad: It found one wrong.
+        mark: The mark of a flow rule, or None.
     """
 
     frame: bytes
@@ -91,6 +93,7 @@ class Received:
     vlan: int | None
     checked: bool
     bad: bool
+    mark: int | None = None
 
 
 class TxRing:
@@ -271,6 +274,7 @@ class RxRing:
                     vlan=done.l2tag1 if word & RX_L2TAG1P else None,
                     checked=bool(word & RX_L3L4P),
                     bad=bool(word & (RX_ERR_IPE | RX_ERR_L4E)),
+                    mark=done.fd_id if done.ext_status & RX_EXT_FD_ID else None,
                 )
             )
             self._pieces = []

@@ -28,6 +28,7 @@ def version(vf: Vf, payload: bytes) -> Answer:
     """Always succeeds; DPDK insists on 1.1 as the answer."""
     asked = Version.unpack(payload)
     vf.lasting.major, vf.lasting.minor = asked.major, asked.minor
+    vf.forget_channels()
     return Answer(Version(major=1, minor=1).pack())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emudev_core.errors import DecodeError
 
-from . import base, fdir, filters, flow_subscription, large, ptp, qos, queues, rss, vlan
+from . import base, channels, fdir, filters, flow_subscription, large, ptp, qos, queues, rss, vlan
 from .handlers import HANDLERS, Answer, Refused
 from .opcodes import Status
 
@@ -22,7 +22,7 @@ __all__ = ["Dispatcher"]
 log = logging.getLogger(__name__)
 
 #: The modules whose handlers are served; importing them has declared the handlers.
-GROUPS = (base, queues, large, filters, vlan, rss, qos, ptp, fdir, flow_subscription)
+GROUPS = (base, queues, large, filters, vlan, rss, qos, ptp, fdir, flow_subscription, channels)
 
 
 class Dispatcher:

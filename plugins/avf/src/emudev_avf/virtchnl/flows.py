@@ -24,6 +24,7 @@ from ..flow_rules import (
     Action,
     Fate,
     FlowRule,
+    Match,
     PatternError,
     RuleKind,
 )
@@ -32,7 +33,15 @@ from .proto_hdrs import HEADERS_SIZE, ProtoHeaders
 if TYPE_CHECKING:
     from ..vf import Vf
 
-__all__ = ["ActionType", "FlowFault", "FlowRequest", "Outcome", "add_rule", "delete_rule"]
+__all__ = [
+    "ActionType",
+    "FlowFault",
+    "FlowRequest",
+    "Outcome",
+    "add_rule",
+    "delete_rule",
+    "insert_rule",
+]
 
 #: Most actions of a rule.
 MAX_ACTIONS: Final = 8
@@ -214,6 +223,23 @@ def add_rule(
         match = build_match(headers)
     except PatternError as exc:
         raise FlowFault(Outcome.INVALID, str(exc)) from exc
+    return insert_rule(vf, kind, priority, match, action, try_only=try_only)
+
+
+def insert_rule(
+    vf: Vf,
+    kind: RuleKind,
+    priority: int,
+    match: Match,
+    action: Action,
+    *,
+    try_only: bool = False,
+) -> int:
+    """Add a rule whose match is known; see `add_rule`.
+
+    Raises:
+        FlowFault: It was not added.
+    """
     rules = vf.state.rules
     for rule in rules:
         if (rule.kind, rule.priority, rule.match) == (kind, priority, match):

@@ -51,6 +51,10 @@ class Op(enum.IntEnum):
     ENABLE_VLAN_STRIPPING = 27
     DISABLE_VLAN_STRIPPING = 28
     REQUEST_QUEUES = 29
+    ENABLE_CHANNELS = 30
+    DISABLE_CHANNELS = 31
+    ADD_CLOUD_FILTER = 32
+    DEL_CLOUD_FILTER = 33
     GET_SUPPORTED_RXDIDS = 44
     ADD_RSS_CFG = 45
     DEL_RSS_CFG = 46
@@ -139,6 +143,8 @@ DEFAULT_CAPS: Final = (
     | Cap.USO
     | Cap.RX_FLEX_DESC
     | Cap.ADV_RSS_PF
+    | Cap.TC_U32
+    | Cap.ADQ
     | Cap.FDIR_PF
     | Cap.FSUB_PF
     | Cap.PTP

@@ -155,7 +155,10 @@ class ProtoHeaders:
             pattern = _Raw.unpack(data, at)
             if not 1 <= pattern.length <= MAX_RAW:
                 raise DecodeError(f"a raw pattern has 1 to {MAX_RAW} bytes, not {pattern.length}")
-            raw_pattern = RawPattern(pattern.spec[: pattern.length], pattern.mask[: pattern.length])
+            # Linux 6.12 and 7.3 give the end of the last key of `tc u32`, not of the furthest one.
+            # Bits that are set behind it are meant, or the rule would match more than it says.
+            length = max(pattern.length, len(pattern.mask.rstrip(b"\0")))
+            raw_pattern = RawPattern(pattern.spec[:length], pattern.mask[:length])
             return cls(head.tunnel_level, (), raw_pattern)
         if head.count <= MAX_HEADERS:
             selected = _Selected.unpack_many(data, head.count, at)
