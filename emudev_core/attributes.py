@@ -12,6 +12,8 @@ __all__ = [
     "MAC",
     "MTU",
     "PROMISCUOUS",
+    "ADMIN_LINK",
+    "PF_RESET",
     "AttributeInfo",
     "AttributeValue",
 ]
@@ -28,6 +30,10 @@ MAC: Final = "mac"
 MTU: Final = "mtu"
 #: bool, read-only: the guest wants all frames.
 PROMISCUOUS: Final = "promiscuous"
+#: str, writable: ``auto`` (the link follows the backend), ``up`` or ``down``.
+ADMIN_LINK: Final = "admin_link"
+#: str, writable: set to ``announced`` or ``silent`` to reset the guest's function from outside.
+PF_RESET: Final = "pf_reset"
 
 
 @attrs.frozen

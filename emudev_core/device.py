@@ -16,7 +16,8 @@ import logging
 from collections import abc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from . import later as _later
 from .attributes import AttributeInfo, AttributeValue
@@ -31,6 +32,7 @@ from .queues import DeviceInfo, Doorbell, IrqInfo, QueueInfo
 from .regions import IrqGroup, RegionInfo, ResetKind
 from .relay import Failure, Member, Relay, report
 from .runners import Runner, Runners
+from .sections import Section
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -501,6 +503,17 @@ class Device:
         rows: abc.Sequence[str] = self._ask("emudev_get_suggestions")
         return rows
 
+    def get_state(self) -> list[tuple[Member, Section]]:
+        """See `hooks.device.emudev_get_state`: the sections of all plugins, with whose they are.
+
+        A plugin that raises has a section ``error`` whose reading raises that.
+        """
+        lost: list[Failure] = []
+        found = self._relay.answers("emudev_get_state", {}, lost=lost)
+        shown = [(member, section) for member, sections in found for section in sections]
+        failed = [(one.member, Section("error", "", partial(_raise, one.error))) for one in lost]
+        return shown + failed
+
     # -- the transport and the backends, by themselves
 
     def listen(self) -> str:
@@ -521,3 +534,7 @@ class Device:
 
 def _raised(reason: str | BaseException) -> BaseException | None:
     return reason if isinstance(reason, BaseException) else None
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

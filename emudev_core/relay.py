@@ -271,9 +271,20 @@ class Relay:
         return done, failures
 
     def answers(
-        self, hook: str, arguments: dict[str, Any], *, skip: Container[int] = ()
+        self,
+        hook: str,
+        arguments: dict[str, Any],
+        *,
+        skip: Container[int] = (),
+        lost: list[Failure] | None = None,
     ) -> list[tuple[Member, Any]]:
         """Call every implementation of an announced hook that answers, but those of `skip`.
+
+        Args:
+            hook: Its name.
+            arguments: By name.
+            skip: Ids (`id()`) of the plugins to leave out.
+            lost: Takes what implementations raised, and the others go on; None raises it.
 
         Returns:
             The answers that are not None, with who gave them.
@@ -288,7 +299,9 @@ class Relay:
             failures: list[Failure] = []
             answer = self._guard(hook, impl, failures, _call, impl, arguments)
             if failures:
-                raise failures[0].error
+                if lost is None:
+                    raise failures[0].error
+                lost += failures
             if answer is not None:
                 found.append((self._members[id(impl.plugin)], answer))
         return found

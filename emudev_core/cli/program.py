@@ -20,14 +20,20 @@ from ..errors import ConfigError, EmudevError, LifecycleError
 from ..names import hint
 from ..plugins import Plugins, load_plugins
 from ..specs import CommandSpec
-from . import check, regs, run
+from . import check, ctl, regs, run
 from . import plugins as plugins_command
 from .log import LEVELS, set_up_logging
 
 __all__ = ["main", "make_parser"]
 
 #: The core's own commands, in the order of `emudev --help`.
-COMMANDS: Final = (run.COMMAND, plugins_command.COMMAND, regs.COMMAND, check.COMMAND)
+COMMANDS: Final = (
+    run.COMMAND,
+    ctl.COMMAND,
+    plugins_command.COMMAND,
+    regs.COMMAND,
+    check.COMMAND,
+)
 
 _BUG: Final = 70
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TransportError
 from ..names import hint
 from ..plugins import Plugins
 from ..specs import CommandSpec
@@ -14,7 +16,16 @@ from .log import LEVELS
 if TYPE_CHECKING:
     from ..host import Host
 
-__all__ = ["COMMAND", "add_arguments", "help_on_vdev", "print_suggestions", "ready_line"]
+__all__ = [
+    "COMMAND",
+    "add_arguments",
+    "control_of",
+    "help_on_vdev",
+    "print_suggestions",
+    "ready_line",
+]
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="list the keys of a driver, transport or observer with types, units and defaults",
     )
     parser.add_argument(
+        "--control",
+        default="",
+        metavar="PATH",
+        help="socket for `emudev ctl`, or off (default: one in a folder of this user)",
+    )
+    parser.add_argument(
         "--log-level", choices=LEVELS, default=argparse.SUPPRESS, help="least level shown"
     )
 
@@ -48,12 +65,37 @@ def _run(arguments: argparse.Namespace, plugins: Plugins) -> int:
     with Host(plugins=plugins) as host:
         host.handle_signals()
         host.build(plan)
-        host.start()
-        print(ready_line(host), flush=True)
-        host.run()
+        with control_of(host, arguments.control):
+            host.start()
+            print(ready_line(host), flush=True)
+            host.run()
         if arguments.suggest:
             print_suggestions(host)
     return 0
+
+
+def control_of(host: Host, where: str) -> AbstractContextManager[object]:
+    """The control socket of a process, for as long as the context lasts.
+
+    Args:
+        host: The process' host.
+        where: Of ``--control``: a path, ``off``, or empty for the usual place. There it may fail,
+            with a warning: devices work without it.
+
+    Raises:
+        TransportError: The path that was named can't be.
+    """
+    if where == "off":
+        return nullcontext()
+    from ..control.server import ControlServer
+
+    try:
+        return ControlServer(host.registry, host.loop, where or None)
+    except (TransportError, OSError) as exc:
+        if where:
+            raise
+        log.warning("no control socket: %s", exc)
+        return nullcontext()
 
 
 def ready_line(host: Host) -> str:

@@ -7,12 +7,13 @@ keeps what it was told until an event says that it changed. What can't be answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..attributes import AttributeInfo, AttributeValue
 from ..events import EventChannel
 from ..memory import MemoryTable
 from ..queues import DeviceInfo, Doorbell, IrqInfo, QueueInfo
+from ..sections import Section
 from . import hookspec
 
 
@@ -250,5 +251,27 @@ def emudev_get_suggestions() -> Sequence[str]:
             @hookimpl
             def emudev_get_suggestions(self):
                 return ['Reg("REG_40", 0x40),  # read 3 times']
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def emudev_get_state() -> Iterable[Section]:
+    """What the plugin shows of itself: registers, rings, filters, whatever helps to find a fault.
+
+    Called each time that somebody looks at the device, as `emudev ctl` does, also for transports
+    and backends; the rows of a section are read only if it is wanted. What an implementation raises
+    is shown in its place.
+
+    Returns:
+        Sections, which `emudev_core.sections` describes; `SectionTable` keeps them.
+
+    Example:
+        from emudev_core.sections import Section
+
+        class Dice:
+            @hookimpl
+            def emudev_get_state(self):
+                return [Section("rolls", "the last rolls", lambda: [{"roll": 4}, {"roll": 6}])]
     """
     raise AssertionError("a specification is not called")

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from emudev_core.cli.request import read_entries
-from emudev_core.cli.run import add_arguments, help_on_vdev, print_suggestions, ready_line
+from emudev_core.cli.run import (
+    add_arguments,
+    control_of,
+    help_on_vdev,
+    print_suggestions,
+    ready_line,
+)
 from emudev_core.errors import ConfigError
 from emudev_core.host import Host
 from emudev_core.plan import Planner
@@ -154,7 +160,8 @@ def run(parsed: argparse.Namespace, plugins: Plugins) -> int:
         request = choose_ports(request, [port.id for port in ports])
         engine = Engine(host.loop, ports, request.options, progress=_progress)
         try:
-            _forward(host, engine, output, request)
+            with control_of(host, parsed.control):
+                _forward(host, engine, output, request)
         finally:
             engine.close()
         if parsed.suggest:

@@ -1,0 +1,85 @@
+"""Where control sockets are: a folder of the user, a socket for each process.
+
+`/run/emudev` for root, `$XDG_RUNTIME_DIR/emudev` for others, else `/tmp/emudev-UID`;
+``EMUDEV_RUNTIME_DIR`` names another folder. Only its owner may enter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from ..errors import TransportError
+
+__all__ = ["default_path", "found_sockets", "is_alive", "make_folder", "runtime_folder"]
+
+
+def runtime_folder() -> Path:
+    """The folder of this user's sockets; it may not be there."""
+    named = os.environ.get("EMUDEV_RUNTIME_DIR", "")
+    if named:
+        return Path(named)
+    user = os.geteuid()
+    if user == 0:
+        return Path("/run/emudev")
+    session = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(session, "emudev") if session else Path(f"/tmp/emudev-{user}")
+
+
+def make_folder() -> Path:
+    """The folder of this user's sockets, made if need be.
+
+    Raises:
+        TransportError: It is not this user's alone: another one could put sockets there.
+        OSError: It can't be made.
+    """
+    folder = runtime_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if (
+        not stat.S_ISDIR(status.st_mode)
+        or status.st_uid != os.geteuid()
+        or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
+        raise TransportError(
+            f"{folder}: expected a folder that only user {os.geteuid()} may write to, came "
+            f"{stat.filemode(status.st_mode)} of user {status.st_uid}"
+        )
+    return folder
+
+
+def default_path() -> Path:
+    """The socket of this process, in a folder that is there; sockets of dead ones are removed.
+
+    Raises:
+        TransportError, OSError: See `make_folder`.
+    """
+    folder = make_folder()
+    for path in folder.glob("*.sock"):
+        if not is_alive(path):
+            path.unlink(missing_ok=True)
+    return folder / f"{os.getpid()}.sock"
+
+
+def found_sockets() -> list[Path]:
+    """The sockets of this user's processes that live, by number."""
+    folder = runtime_folder()
+    found = [path for path in folder.glob("*.sock") if is_alive(path)]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def is_alive(path: Path) -> bool:
+    """Whether somebody listens on a socket, as far as can be told without talking to it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError as exc:
+            # Full (EAGAIN) or somebody else's (EACCES): there, all the same.
+            return exc.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTSOCK)
+    return True

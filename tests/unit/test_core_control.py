@@ -1,0 +1,632 @@
+"""The control socket: bytes by hand, who may connect, what hostile clients get."""
+
+import contextlib
+import json
+import os
+import socket
+import stat
+import threading
+
+import pytest
+
+from emudev_core.control import server as control
+from emudev_core.control.client import Client, ControlError
+from emudev_core.control.places import default_path, found_sockets, make_folder, runtime_folder
+from emudev_core.control.server import ControlServer
+from emudev_core.errors import TransportError
+from emudev_core.events import Event, EventKind
+from emudev_core.hooks import hookimpl
+from emudev_core.host import Host
+from emudev_core.sections import SectionTable
+from emudev_core.testing import port
+from emudev_core.testing.builders import make_plugins
+
+
+class Looker:
+    """A member of the device that shows something, as a backend would."""
+
+    def __init__(self):
+        self.sections = SectionTable()
+        self.sections.add("taps", "what it has", lambda: [{"fd": 7, "flags": 0x1002}], ("flags",))
+
+    @hookimpl
+    def emudev_get_state(self):
+        return self.sections.all()
+
+
+class Broken:
+    @hookimpl
+    def emudev_get_state(self):
+        raise RuntimeError("no idea")
+
+
+@pytest.fixture
+def host():
+    with Host(plugins=make_plugins(port.SPEC)) as made:
+        made.add("emu_port,id=0,queues=2,transport=")
+        made.start()
+        yield made
+
+
+@pytest.fixture
+def device(host):
+    return host.registry.get("port_emudev_0")
+
+
+@pytest.fixture
+def server(host, tmp_path):
+    with ControlServer(host.registry, host.loop, tmp_path / "ctl.sock") as made:
+        yield made
+
+
+class Wire:
+    """A client of bytes, on the thread of the loop."""
+
+    def __init__(self, server):
+        self.loop = server.loop
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(str(server.path))
+        self.socket.setblocking(False)
+        self.data = b""
+
+    def turn(self, times=1):
+        for _ in range(times):
+            self.loop.turn(0.01)
+            with contextlib.suppress(BlockingIOError):
+                self.data += self.socket.recv(1 << 20)
+
+    def line(self):
+        """The next line."""
+        for _ in range(500):
+            head, newline, rest = self.data.partition(b"\n")
+            if newline:
+                self.data = rest
+                return json.loads(head)
+            self.turn()
+        raise AssertionError(f"no line came, but {self.data!r}")
+
+    def ask(self, line):
+        self.socket.sendall(line + b"\n")
+        return self.line()
+
+    def ended(self):
+        """Whether the server closes the connection, with nothing more to say."""
+        for _ in range(500):
+            self.loop.turn(0.01)
+            try:
+                data = self.socket.recv(1 << 20)
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                return True
+            if not data:
+                return True
+        return False
+
+
+@pytest.fixture
+def wire(server):
+    made = Wire(server)
+    assert made.line() == {
+        "type": "hello",
+        "id": 0,
+        "version": 1,
+        "emudev": made_version(),
+        "pid": os.getpid(),
+    }
+    yield made
+    made.socket.close()
+
+
+def made_version():
+    from emudev_core import __version__
+
+    return __version__
+
+
+# -- the protocol, as docs/control.md has it
+
+
+def test_devices_are_listed(wire):
+    assert wire.ask(b'{"op":"list","id":7}') == {
+        "type": "devices",
+        "id": 7,
+        "devices": [
+            {
+                "name": "port_emudev_0",
+                "provider": "emu_port",
+                "type": "port",
+                "state": "started",
+                "address": "",
+                "backends": [],
+                "error": "",
+            }
+        ],
+    }
+
+
+def test_replies_come_in_order_with_the_ids_of_their_requests(wire):
+    lines = [b'{"op":"list","id":%d}' % number for number in (3, 1, 2)]
+    wire.socket.sendall(b"\n".join(lines) + b"\n")
+    assert [wire.line()["id"] for _ in lines] == [3, 1, 2]
+
+
+def test_a_request_may_come_byte_by_byte(wire):
+    for byte in b'{"op":"list","id":1}':
+        wire.socket.send(bytes([byte]))
+        wire.turn()
+    assert wire.data == b""
+    assert wire.ask(b"")["id"] == 1
+
+
+def test_members_show_sections_beside_those_of_the_core(wire, device):
+    device.register(Looker(), "looker")
+    reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0"}')
+    assert (reply["type"], reply["device"]) == ("state", "port_emudev_0")
+    names = [(section["member"], section["name"]) for section in reply["sections"]]
+    assert names == [
+        ("core", "device"), ("core", "queues"), ("core", "memory"), ("looker", "taps")
+    ]  # fmt: skip
+    assert reply["sections"][3] == {
+        "name": "taps",
+        "member": "looker",
+        "doc": "what it has",
+        "rows": [{"fd": 7, "flags": 4098}],
+        "hex": ["flags"],
+        "cut": False,
+        "error": "",
+    }
+    queues = reply["sections"][1]["rows"]
+    assert [(row["queue"], row["direction"]) for row in queues] == [
+        (0, "rx"), (1, "tx"), (2, "rx"), (3, "tx")
+    ]  # fmt: skip
+
+
+def test_only_the_wanted_sections_are_read(wire, device):
+    looker = Looker()
+    looker.sections.add("slow", "", lambda: pytest.fail("nobody asked for it"))
+    device.register(looker, "looker")
+    reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0","sections":["taps"]}')
+    assert [section["name"] for section in reply["sections"]] == ["taps"]
+
+
+def test_a_section_of_a_member_takes_the_place_of_the_cores(wire, device):
+    looker = Looker()
+    looker.sections.add("queues", "in full", lambda: [{"queue": 0, "head": 9}])
+    device.register(looker, "looker")
+    reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0","sections":["queues"]}')
+    assert [section["rows"] for section in reply["sections"]] == [[{"queue": 0, "head": 9}]]
+
+
+def test_a_member_that_fails_is_shown_as_such_and_hides_nothing(wire, device):
+    device.register(Broken(), "broken")
+    looker = Looker()
+    looker.sections.add("odd", "", lambda: [{"what": object()}])
+    device.register(looker, "looker")
+    reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0"}')
+    found = {section["name"]: section for section in reply["sections"]}
+    assert "no idea" in found["error"]["error"]
+    assert found["odd"]["rows"] == []
+    assert "object" in found["odd"]["error"]
+    assert found["taps"]["rows"] == [{"fd": 7, "flags": 4098}]
+
+
+def test_a_section_without_end_is_cut(wire, device):
+    looker = Looker()
+    looker.sections.add("long", "", lambda: ({"row": number} for number in range(10**9)))
+    device.register(looker, "looker")
+    [section] = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0","sections":["long"]}')[
+        "sections"
+    ]
+    assert section["cut"] is True
+    assert len(section["rows"]) == 4096
+
+
+def test_counters_of_all_queues(wire, device):
+    device.members[0].plugin.transmit(bytes(60))
+    queue = device.get_queue_info(1).kernels
+    queue.release(queue.state, 0, 1)
+    [section] = wire.ask(b'{"op":"stats","id":1}')["sections"]
+    row = {"device": "port_emudev_0", "direction": "tx", "dropped": 0, "reasons": ""}
+    assert {**row, "queue": 1, "packets": 1, "bytes": 60} in section["rows"]
+    assert len(section["rows"]) == 4
+
+
+def test_attributes_are_read_and_set(wire):
+    reply = wire.ask(b'{"op":"get-attributes","id":1,"device":"port_emudev_0","name":"link"}')
+    [shown] = reply["attributes"]
+    assert (shown["name"], shown["type"], shown["value"]) == ("link", "bool", False)
+    done = wire.ask(
+        b'{"op":"set-attribute","id":2,"device":"port_emudev_0","name":"link","value":true}'
+    )
+    assert done == {"type": "done", "id": 2, "device": "port_emudev_0", "text": ""}
+    reply = wire.ask(b'{"op":"get-attributes","id":3,"device":"port_emudev_0","name":"link"}')
+    assert reply["attributes"][0]["value"] is True
+
+
+def test_the_link_of_a_device_without_more_follows_the_attribute(wire, device):
+    request = b'{"op":"set-link","id":1,"device":"port_emudev_0","state":"up","speed":100}'
+    assert wire.ask(request)["type"] == "done"
+    assert (device.get_attr("link"), device.get_attr("speed")) == (True, 100)
+    refused = wire.ask(b'{"op":"set-link","id":2,"device":"port_emudev_0","state":"auto"}')
+    assert (refused["type"], refused["kind"]) == ("error", "device")
+
+
+def test_events_are_followed_with_the_id_of_the_request(wire, device):
+    done = wire.ask(b'{"op":"follow","id":5,"device":"port_emudev_0"}')
+    assert (done["type"], done["id"]) == ("done", 5)
+    device.post_event(Event(EventKind.LINK, value=1))
+    device.post_event(Event(EventKind.QUEUE_STATE, queue=3, value=0, text="why"))
+    first, second = wire.line(), wire.line()
+    assert first.pop("time") > 1.7e9
+    assert first == {
+        "type": "event", "id": 5, "device": "port_emudev_0",
+        "kind": "link", "queue": -1, "value": 1, "text": "",
+    }  # fmt: skip
+    assert (second["kind"], second["queue"], second["text"]) == ("queue-state", 3, "why")
+
+
+def test_a_follower_that_goes_is_not_subscribed_any_more(wire, device, server):
+    wire.ask(b'{"op":"follow","id":5}')
+    assert len(device._channels) == 1
+    wire.socket.close()
+    for _ in range(3):
+        server.loop.turn(0.01)
+    assert device._channels == []
+    device.post_event(Event(EventKind.LINK, value=1))
+    server.loop.turn(0.01)
+
+
+# -- requests that can't be
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "words"),
+    [
+        (b"hello", "request", "malformed"),
+        (b"\xff\xfe", "request", "malformed"),
+        (b"[1,2]", "request", "Expected `object`"),
+        (b'{"op":"lst","id":4}', "request", "Invalid value 'lst'"),
+        (b'{"op":"list"}', "request", "missing required field `id`"),
+        (b'{"op":"list","id":-1}', "request", ">= 0"),
+        (b'{"op":"list","id":4,"divice":"x"}', "request", "unknown field `divice`"),
+        (b'{"op":"show","id":4,"device":5}', "request", "Expected `str`, got `int`"),
+        (b'{"op":"show","id":4,"device":"prt_emudev_0"}', "unknown", "did you mean port_emudev_0"),
+        (
+            b'{"op":"show","id":4,"device":"port_emudev_0","sections":["queue"]}',
+            "unknown",
+            "did you mean queues",
+        ),
+        (
+            b'{"op":"get-attributes","id":4,"device":"port_emudev_0","name":"lnk"}',
+            "unknown",
+            "did you mean link",
+        ),
+        (
+            b'{"op":"set-attribute","id":4,"device":"port_emudev_0","name":"speed","value":"x"}',
+            "request",
+            "takes int, came 'x'",
+        ),
+        (
+            b'{"op":"set-attribute","id":4,"device":"port_emudev_0","name":"speed","value":true}',
+            "request",
+            "takes int, came True",
+        ),
+        (b'{"op":"set-link","id":4,"device":"port_emudev_0"}', "request", "changes nothing"),
+        (b'{"op":"set-link","id":4,"device":"port_emudev_0","speed":0}', "request", ">= 1"),
+        (b'{"op":"reset","id":4,"device":"port_emudev_0"}', "device", "pf_reset"),
+        (b'{"op":"follow","id":4,"device":"nobody"}', "unknown", "no device nobody"),
+        (b'{"op":"list","id":4' + b"[" * 50000 + b"}", "request", "expected a request"),
+    ],
+)
+def test_what_can_not_be_gets_an_error_and_the_connection_goes_on(wire, line, kind, words):
+    reply = wire.ask(line)
+    assert (reply["type"], reply["kind"]) == ("error", kind)
+    assert words in reply["message"]
+    whole = b'"id":4' in line and line.endswith(b"}") and b"[[" not in line
+    assert reply["id"] == (4 if whole else 0)
+    assert wire.ask(b'{"op":"list","id":9}')["id"] == 9
+
+
+def test_an_error_says_what_was_expected_and_what_came(wire):
+    reply = wire.ask(b'{"op":"show","id":4,"device":"avf"}')
+    assert (reply["expected"], reply["came"]) == ("port_emudev_0", "avf")
+
+
+def test_a_plugin_that_raises_is_an_internal_error_and_the_loop_goes_on(wire, device, monkeypatch):
+    monkeypatch.setitem(vars(device), "set_attr", lambda name, value: 1 / 0)
+    request = b'{"op":"set-attribute","id":1,"device":"port_emudev_0","name":"link","value":true}'
+    reply = wire.ask(request)
+    assert (reply["type"], reply["kind"]) == ("error", "internal")
+    assert "ZeroDivisionError" in reply["message"]
+    assert wire.ask(b'{"op":"list","id":9}')["id"] == 9
+
+
+# -- hostile clients
+
+
+def test_a_line_that_is_too_long_ends_the_connection(wire):
+    wire.socket.setblocking(True)
+    wire.socket.settimeout(5)
+    sender = threading.Thread(target=_send_all, args=(wire.socket, b"x" * 70000))
+    sender.start()
+    reply = wire.line()
+    sender.join()
+    assert (reply["type"], reply["kind"]) == ("error", "request")
+    assert "65536" in reply["expected"]
+    wire.socket.setblocking(False)
+    assert wire.ended()
+
+
+def _send_all(peer, data):
+    with contextlib.suppress(OSError):
+        peer.sendall(data)
+
+
+def test_further_clients_are_told_that_it_is_full_until_one_goes(server, wire):
+    others = [Wire(server) for _ in range(control.MAX_CLIENTS - 1)]
+    assert all(other.line()["type"] == "hello" for other in others)
+    late = Wire(server)
+    refused = late.line()
+    assert (refused["type"], refused["kind"]) == ("error", "busy")
+    assert late.ended()
+    others[0].socket.close()
+    server.loop.turn(0.01)
+    again = Wire(server)
+    assert again.line()["type"] == "hello"
+    for one in [*others, late, again]:
+        one.socket.close()
+
+
+def test_who_asks_and_does_not_read_is_not_served_further_and_then_let_go(
+    server, wire, monkeypatch
+):
+    monkeypatch.setattr(control, "PATIENCE", 0.05)
+    small = Wire(server)
+    small.line()
+    sent = 0
+    with contextlib.suppress(OSError):  # the last: the connection was closed
+        for _ in range(3000):
+            with contextlib.suppress(BlockingIOError):
+                sent += small.socket.send(b'{"op":"show","id":1,"device":"port_emudev_0"}\n' * 50)
+            server.loop.turn(0.001)
+            [client] = [c for c in server._clients if c is not None][-1:]
+            assert len(client._in) <= 2 * control.MAX_LINE
+            assert len(client._out) <= control.MAX_WAITING
+            if len(server._clients) == 1:
+                break
+    assert len(server._clients) == 1, "the other client is still there"
+    assert wire.ask(b'{"op":"list","id":9}')["id"] == 9
+    small.socket.close()
+
+
+def test_a_follower_that_does_not_read_costs_a_bounded_amount(server, wire, device, monkeypatch):
+    monkeypatch.setattr(control, "MAX_WAITING", 100_000)
+    wire.ask(b'{"op":"follow","id":5}')
+    for _ in range(200):
+        for _ in range(50):
+            device.post_event(Event(EventKind.LINK, value=1, text="x" * 100))
+        server.loop.turn(0.0)
+        if not server._clients:
+            break
+    assert not server._clients
+    assert device._channels == []
+
+
+def test_a_client_may_hang_up_at_any_moment(server):
+    for data in (b"", b"{", b'{"op":"list","id":1}\n' * 20, b'{"op":"follow","id":1}\n{"op'):
+        for turns in range(4):
+            one = Wire(server)
+            one.socket.sendall(data)
+            for _ in range(turns):
+                server.loop.turn(0.001)
+            one.socket.close()
+    for _ in range(20):
+        server.loop.turn(0.001)
+    assert not server._clients
+
+
+def test_a_client_may_say_its_last_word_before_it_reads(wire):
+    wire.socket.sendall(b'{"op":"list","id":1}\n{"op":"list","id":2}\n')
+    wire.socket.shutdown(socket.SHUT_WR)
+    assert [wire.line()["id"], wire.line()["id"]] == [1, 2]
+    assert wire.ended()
+
+
+def test_one_turn_of_the_loop_does_one_piece_of_one_request(server, wire, device):
+    looker = Looker()
+    done = []
+    for number in range(5):
+        looker.sections.add(f"s{number}", "", lambda number=number: done.append(number) or [])
+    device.register(looker, "looker")
+    wire.socket.sendall(b'{"op":"show","id":1,"device":"port_emudev_0"}\n')
+    steps = []
+    while len(done) < 5:
+        before = len(done)
+        server.loop.turn(0.01)
+        steps.append(len(done) - before)
+    assert max(steps) == 1
+
+
+# -- who may connect
+
+
+def _as_user(uid, path, words=b""):
+    """What a process of another user gets: bytes, or the name of an error."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            try:
+                peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                peer.settimeout(5)
+                peer.connect(str(path))
+                os.write(theirs, b"connected\n")
+                os.write(theirs, peer.recv(4096))
+                os.write(theirs, peer.recv(4096))
+            except OSError as exc:
+                os.write(theirs, type(exc).__name__.encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    return child, ours
+
+
+def _answer_of(child, pipe, loop):
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        loop.turn(0.01)
+    with os.fdopen(pipe, "rb") as reader:
+        return reader.read()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@needs_root
+def test_another_user_can_not_open_the_socket(server):
+    for folder in server.path.parents[:4]:
+        if folder.stat().st_uid == 0 and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    child, pipe = _as_user(65534, server.path)
+    assert _answer_of(child, pipe, server.loop) == b"PermissionError"
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@needs_root
+def test_another_user_who_got_to_the_socket_is_refused_by_its_credentials(server):
+    for folder in server.path.parents[:4]:
+        if folder.stat().st_uid == 0 and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    server.path.chmod(0o666)
+    child, pipe = _as_user(65534, server.path)
+    connected, line = _answer_of(child, pipe, server.loop).split(b"\n", 1)
+    assert connected == b"connected"
+    reply = json.loads(line)
+    assert (reply["type"], reply["kind"], reply["came"]) == ("error", "permission", "user 65534")
+    assert server.refused == 1
+    assert not server._clients
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(host, server, tmp_path):
+    with pytest.raises(TransportError, match="another process listens there"):
+        ControlServer(host.registry, host.loop, server.path)
+    dead = tmp_path / "dead.sock"
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    left.bind(str(dead))
+    left.close()
+    with ControlServer(host.registry, host.loop, dead):
+        assert dead.exists()
+    assert not dead.exists()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(host, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(TransportError, match="expected a socket"):
+        ControlServer(host.registry, host.loop, path)
+    assert path.read_text() == "mine"
+
+
+def test_closing_removes_its_own_socket_only(host, tmp_path):
+    path = tmp_path / "ctl.sock"
+    first = ControlServer(host.registry, host.loop, path)
+    path.unlink()
+    second = ControlServer(host.registry, host.loop, path)
+    first.close()
+    assert path.exists()
+    second.close()
+    second.close()
+    assert not path.exists()
+
+
+def test_the_folder_is_the_users_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMUDEV_RUNTIME_DIR", str(tmp_path / "run"))
+    folder = make_folder()
+    assert folder == runtime_folder() == tmp_path / "run"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(TransportError, match="expected a folder that only user"):
+        make_folder()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(TransportError, match="expected a folder"):
+        make_folder()
+
+
+def test_sockets_of_dead_processes_are_swept_and_live_ones_found(host, monkeypatch, tmp_path):
+    monkeypatch.setenv("EMUDEV_RUNTIME_DIR", str(tmp_path / "run"))
+    folder = make_folder()
+    dead = folder / "1.sock"
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    left.bind(str(dead))
+    left.close()
+    assert default_path() == folder / f"{os.getpid()}.sock"
+    assert not dead.exists()
+    with ControlServer(host.registry, host.loop) as made:
+        assert found_sockets() == [made.path]
+    assert found_sockets() == []
+
+
+def test_no_descriptor_is_left_after_all(host, tmp_path):
+    before = sorted(os.listdir("/proc/self/fd"))
+    with ControlServer(host.registry, host.loop, tmp_path / "x.sock") as made:
+        one = Wire(made)
+        one.line()
+        one.ask(b'{"op":"follow","id":1}')
+    one.socket.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+# -- the client of programs
+
+
+@pytest.fixture
+def running(server):
+    """The loop on a thread of its own."""
+    thread = threading.Thread(target=server.loop.run)
+    thread.start()
+    yield server
+    server.loop.stop()
+    thread.join()
+
+
+def test_a_program_drives_a_process(running, host):
+    with Client.connect(running.path) as client:
+        assert client.hello.pid == os.getpid()
+        [device] = client.devices()
+        assert device.name == "port_emudev_0"
+        assert client.show(device.name, "memory")[0].name == "memory"
+        assert len(client.stats()) == 4
+        client.set_link(device.name, state="up", speed=1000)
+        assert client.attributes(device.name, "speed")[0].value == 1000
+        client.set_attribute(device.name, "link", False)
+        with pytest.raises(ControlError, match="did you mean link") as raised:
+            client.set_attribute(device.name, "lnik", True)
+        assert raised.value.error.kind == "unknown"
+        with pytest.raises(ControlError, match="pf_reset"):
+            client.reset(device.name)
+        events = client.follow(device.name)
+        event = Event(EventKind.LINK, value=1)
+        host.loop.call_threadsafe(lambda: host.registry.get("port_emudev_0").post_event(event))
+        assert next(events).kind == "link"
+
+
+def test_a_program_is_told_why_it_can_not_connect(tmp_path, monkeypatch):
+    with pytest.raises(TransportError, match="No such file"):
+        Client.connect(tmp_path / "none.sock")
+    monkeypatch.setenv("EMUDEV_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(TransportError, match="expected one process"):
+        Client.connect()
+
+
+def test_a_program_does_not_talk_to_another_version(tmp_path):
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b'{"type":"hello","version":2,"emudev":"9.0","pid":1}\n')
+    with pytest.raises(TransportError, match="version 1, came 2"):
+        Client(ours)
+    theirs.close()
