@@ -25,6 +25,7 @@ from .attributes import add_attributes
 from .config import HEADERS, AvfConfig, default_mac, parse_mac
 from .hold_timer import HoldTimer
 from .mailbox import ICR_ADMINQ, Mailbox
+from .message_rings import MessagePlane
 from .registers import ITR_STRIDE, MAP
 from .resets import ResetEvent, Resets, ResetState
 from .rings import Port
@@ -56,6 +57,7 @@ class AvfDevice(PciFunction):
         port: The data plane.
         vf: What virtchnl requests set up.
         mailbox: The admin queues.
+        messages: The queues in memory that can't be mapped.
         dispatcher: Answers requests.
         resets: Where a VF reset is.
         backend_link: Whether the backend's end of the link is up.
@@ -98,8 +100,12 @@ class AvfDevice(PciFunction):
             self.dispatcher.receive,
             self._mailbox_raised,
             self.defer,
+            lambda: self.messages.busy,
         )
-        self.resets = Resets(context.loop, self._clear, self._reset_changed)
+        self.messages = MessagePlane(context.loop, self.port, self.mailbox.receive_tail_written)
+        self.resets = Resets(
+            context.loop, self._clear, self._reset_changed, lambda: self.messages.busy
+        )
         self.backend_link = False
         self.ready = False
         self._compilation: Compilation | None = None
@@ -169,6 +175,7 @@ class AvfDevice(PciFunction):
         self._timer.close()
         self._limit_watch.close()
         self.port.close()
+        self.messages.close()
         if self._watch is not None:
             self._watch.set_wanted(False)
         if self._tails is not None:

@@ -125,6 +125,8 @@ class Mailbox:
         receive: Called with opcode and payload of each request; answers by `post`.
         raised: Called after elements were posted to the receive ring: causes and interrupt.
         defer: Calls a function once the client's access has been answered and waiting is allowed.
+        held: Whether messages have to wait: stores that belong before them are with the client
+            still. `receive_tail_written` ends the waiting.
 
     Attributes:
         requests: Requests that were taken.
@@ -139,12 +141,14 @@ class Mailbox:
         receive: Callable[[int, bytes], None],
         raised: Callable[[], None],
         defer: Callable[[Callable[[], None]], None],
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
         self._regs = registers
         self._memory = memory
         self._receive = receive
         self._raised = raised
         self._defer = defer
+        self._held = held
         self._generation = 0
         self._waiting: deque[Message] = deque()
         self._may_wait = False
@@ -307,7 +311,7 @@ class Mailbox:
     # -- the receive ring
 
     def _flush(self) -> None:
-        if self._flushing:
+        if self._flushing or self._held():
             return
         self._flushing = True
         posted: int | None = None

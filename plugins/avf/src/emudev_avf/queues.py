@@ -13,6 +13,7 @@ from .descriptors import RX_SIZE, RXDID_LEGACY, RXDIDS, TX_SIZE
 from .words import (
     OFF,
     ON,
+    P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -21,6 +22,7 @@ from .words import (
     Q_HEAD,
     Q_INDEX,
     Q_LENGTH,
+    Q_MEMORY,
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
@@ -43,6 +45,7 @@ from .words import (
 )
 
 if TYPE_CHECKING:
+    from .message_rings import MessageQueue
     from .rings import Port
 
 __all__ = ["MAX_RING", "Ring", "RxRing", "TxRing"]
@@ -91,6 +94,7 @@ class Ring:
         self._set(Q_DOORBELL, self.doorbell.address)
         self._set(Q_PORT, port.words.address)
         self._set(Q_INDEX, index)
+        self._vector: int | None = None
         self._set(Q_VECTOR, -1)
 
     def _get(self, word: int) -> int:
@@ -125,13 +129,22 @@ class Ring:
     @property
     def vector(self) -> int | None:
         """The interrupt vector it is mapped to."""
-        vector = self._get(Q_VECTOR)
-        return None if vector < 0 else vector
+        return self._vector
 
     @property
     def head(self) -> int:
-        """The next descriptor of the device."""
+        """The next descriptor that the guest gets back."""
+        mirrored = self._mirrored()
+        return self._get(Q_HEAD) if mirrored is None else mirrored.stored
+
+    @property
+    def next(self) -> int:
+        """The next descriptor of the kernels; before it may be some that are being stored."""
         return self._get(Q_HEAD)
+
+    def _mirrored(self) -> MessageQueue | None:
+        messages = self._port.messages
+        return None if messages is None else messages.queue(self)
 
     @property
     def drops(self) -> dict[str, int]:
@@ -155,8 +168,24 @@ class Ring:
         self._set(Q_HEAD, 0)
         self.locate()
 
-    def locate(self) -> None:
-        """Look the ring up in the port's memory table; done at each change of the table."""
+    def locate(self, *, look: bool = False) -> None:
+        """Look the ring up in the port's memory table; done at each change of the table.
+
+        Args:
+            look: Have it mirrored if it is enabled and only messages reach it.
+        """
+        messages = self._port.messages
+        if messages is not None and look and self.enabled:
+            mirrored = messages.look(self)
+            if mirrored is not None:
+                self._set(Q_RING_HOST, mirrored.ring_address)
+                self._set(Q_MEMORY, mirrored.table_address)
+                self._set(Q_DOORBELL, mirrored.tail_address)
+                self._set(Q_VECTOR, self._port.wake.index)
+                return
+        self._set(Q_MEMORY, self._port.words[P_MEMORY // 8])
+        self._set(Q_DOORBELL, self.doorbell.address)
+        self._set(Q_VECTOR, -1 if self._vector is None else self._vector)
         host = 0
         size = self.length * self.SIZE
         region = self._port.memory.find(self.base, size) if size else None
@@ -176,6 +205,7 @@ class Ring:
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
             self._set(Q_HEAD, head)
             self._enabled(ON)
+            self.locate(look=True)
         return True
 
     def disable(self) -> None:
@@ -183,6 +213,9 @@ class Ring:
         with self._port.paused():
             self._enabled(OFF)
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
+            if self._port.messages is not None:
+                self._port.messages.drop(self)
+            self.locate()
 
     def _enabled(self, value: int) -> None:
         """Store it, whatever it was."""
@@ -190,13 +223,15 @@ class Ring:
 
     def map_vector(self, vector: int | None) -> None:
         """Set the vector that its interrupts go to; kept over configure and disable (fact 6)."""
-        self._set(Q_VECTOR, -1 if vector is None else vector)
+        self._vector = vector
+        if self._mirrored() is None:
+            self._set(Q_VECTOR, -1 if vector is None else vector)
 
     def reset(self) -> None:
         """Forget everything but the counters."""
         self.disable()
         self._forget_tail()
-        self._set(Q_VECTOR, -1)
+        self.map_vector(None)
         self._set(Q_RING, 0)
         self._set(Q_LENGTH, 0)
         self._set(Q_RING_HOST, 0)
@@ -252,6 +287,16 @@ class RxRing(Ring):
 
     SIZE = RX_SIZE
     REASONS = RX_REASONS
+
+    @property
+    def buffer_size(self) -> int:
+        """Bytes of each posted buffer."""
+        return self._get(R_BUFFER_SIZE)
+
+    @property
+    def flexible(self) -> bool:
+        """Whether write-backs have one of the flexible formats."""
+        return self._get(R_RXDID) != 0
 
     def _enabled(self, value: int) -> None:
         """Count it, too: a queue that stopped at a fault is enabled still."""

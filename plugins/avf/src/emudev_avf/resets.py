@@ -29,6 +29,8 @@ __all__ = ["NEXT", "RSTAT", "ResetEvent", "ResetState", "Resets", "mermaid", "st
 ANNOUNCEMENT: Final = 0.03
 #: How long a VF reset is in progress, seconds. Long enough for a driver that polls each 5 ms.
 DURATION: Final = 0.015
+#: How much longer it is in progress at most, seconds; drivers wait for 5 and more.
+PATIENCE: Final = 1.0
 #: How long it stays completed before the PF side has enabled the VF again, seconds.
 COMPLETION: Final = 0.001
 
@@ -117,6 +119,8 @@ class Resets:
         clear: Called when a reset takes effect, with the event that caused it: DMA stops and the
             state goes before this returns.
         changed: Called after each change of state.
+        busy: Whether something is with the client still that belongs before the reset: it is in
+            progress as long, up to `PATIENCE`.
 
     Attributes:
         state: Where the VF is.
@@ -127,11 +131,14 @@ class Resets:
         loop: Loop,
         clear: Callable[[ResetEvent], None],
         changed: Callable[[], None],
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.state = ResetState.ACTIVE
         self._loop = loop
         self._clear = clear
         self._changed = changed
+        self._busy = busy
+        self._late = 0.0  # seconds that a reset has been in progress beyond its time
         self._timer: Timer | None = None
 
     @property
@@ -176,4 +183,9 @@ class Resets:
 
     def _due(self) -> None:
         self._timer = None
+        if self.state is ResetState.IN_PROGRESS and self._busy() and self._late < PATIENCE:
+            self._late += DURATION
+            self._timer = self._loop.call_later(DURATION, self._due)
+            return
+        self._late = 0.0
         self.happen(ResetEvent.DUE)

@@ -6,7 +6,7 @@ from emudev_net.jit import inline
 from emudev_net.memory import WRITE, translate
 from emudev_net.primitives import atomic_or64, load64, load64_relaxed, store64, store64_release
 
-from .words import P_DUE, P_MEMORY, P_RX_DUE, Q_PORT, Q_RING, Q_RING_HOST, Q_VECTOR
+from .words import P_DUE, P_RX_DUE, Q_MEMORY, Q_PORT, Q_RING, Q_RING_HOST, Q_VECTOR
 
 __all__ = ["add", "mark_received", "mark_sent", "ring_entry"]
 
@@ -17,7 +17,7 @@ def ring_entry(state: int, index: int, size: int) -> int:
     host = load64(state + Q_RING_HOST)
     if host != 0:
         return host + index * size
-    memory = load64(load64(state + Q_PORT) + P_MEMORY)
+    memory = load64(state + Q_MEMORY)
     return translate(memory, load64(state + Q_RING) + index * size, size, WRITE)
 
 

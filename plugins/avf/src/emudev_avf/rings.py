@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emudev_core.memory import EMPTY_TABLE, MemoryTable
 from emudev_core.queues import Offload, QueueKernels
@@ -77,6 +77,9 @@ from .words import (
     RX_VLAN_FILTERED,
     VECTOR_WORDS,
 )
+
+if TYPE_CHECKING:
+    from .message_rings import MessagePlane
 
 __all__ = ["Hold", "Port", "RxRing", "Stats", "TagPlace", "TxRing"]
 
@@ -153,6 +156,8 @@ class Port:
         vectors: The interrupt vectors.
         words: What the queues share.
         memory: The memory table in use.
+        wake: One vector more, which tells `messages` what kernels have done.
+        messages: Serves the rings in memory that only messages reach; without it nothing does.
         limits: Of what the transmit queues may send.
         paused: As given.
     """
@@ -174,7 +179,7 @@ class Port:
         self.words = Words(PORT_WORDS)
         self._rx_words = Words(queue_pairs * QUEUE_WORDS)
         self._tx_words = Words(queue_pairs * QUEUE_WORDS)
-        self._vector_words = Words(vectors * VECTOR_WORDS)
+        self._vector_words = Words((vectors + 1) * VECTOR_WORDS)
         self._scratch = Words(SCRATCH_WORDS)
         self._crc_table = crc_table(0xEDB88320)  # IEEE 802.3, reflected
         self.memory = EMPTY_TABLE
@@ -187,6 +192,8 @@ class Port:
         self.vectors = [
             Vector(self._vector_words, i, paused, self.words.address) for i in range(vectors)
         ]
+        self.wake = Vector(self._vector_words, vectors, paused)
+        self.messages: MessagePlane | None = None
         words = self.words
         words[P_VECTORS // 8] = self._vector_words.address
         words[P_VECTOR_COUNT // 8] = vectors
@@ -230,7 +237,7 @@ class Port:
             self.memory = table
             self._swap(P_MEMORY, KernelTable(table))
             for ring in (*self.rx, *self.tx):
-                ring.locate()
+                ring.locate(look=True)
 
     def set_macs(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
         """Set the addresses whose frames are received; broadcast always is."""

@@ -82,20 +82,20 @@ from .words import (
     P_CRC_TABLE,
     P_HOLD,
     P_LOCK,
-    P_MEMORY,
     P_NO_QUEUE,
     P_RULES,
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_SCRATCH,
     Q_BYTES,
+    Q_DOORBELL,
     Q_DROPS,
     Q_ENABLED,
     Q_HEAD,
     Q_LENGTH,
+    Q_MEMORY,
     Q_PORT,
     Q_REASONS,
-    Q_TAIL,
     Q_UNICAST,
     R_BUFFER_SIZE,
     R_KEEP_CRC,
@@ -177,7 +177,7 @@ def find_places(port: int, queue: int, frame: int) -> int:
         return UNPLACED + RX_LENGTH
     ring = load64(queue + Q_LENGTH)
     head = load64(queue + Q_HEAD)
-    tail = load32_acquire(queue + Q_TAIL)
+    tail = load32_acquire(load64(queue + Q_DOORBELL))
     if tail >= ring:
         store64(queue + Q_ENABLED, STOPPED)
         return UNPLACED + RX_BAD_TAIL
@@ -186,7 +186,7 @@ def find_places(port: int, queue: int, frame: int) -> int:
         free += ring
     if free < need:
         return NO_ROOM
-    memory = load64(port + P_MEMORY)
+    memory = load64(queue + Q_MEMORY)
     places = 0
     for i in range(need):
         index = head + i

@@ -80,7 +80,6 @@ from .words import (
     P_INSERT_TPID,
     P_INSERT_TPID2,
     P_MAX_FRAME,
-    P_MEMORY,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -89,6 +88,7 @@ from .words import (
     Q_EPOCH,
     Q_HEAD,
     Q_LENGTH,
+    Q_MEMORY,
     Q_MULTICAST,
     Q_PORT,
     Q_REASONS,
@@ -158,7 +158,7 @@ def walk(state: int, burst: int, row: int, capacity: int, index: int, tail: int)
         reason for dropping it, with `T_NEXT` behind its last descriptor.
     """
     length = load64(state + Q_LENGTH)
-    memory = load64(load64(state + Q_PORT) + P_MEMORY)
+    memory = load64(state + Q_MEMORY)
     start = row
     reason = -1
     count = 0

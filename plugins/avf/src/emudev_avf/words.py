@@ -21,7 +21,9 @@ Q_VECTOR: Final = 8 * 5  #: interrupt vector, or -1
 Q_EPOCH: Final = 8 * 6
 Q_INDEX: Final = 8 * 7  #: number of the queue among those of its direction
 Q_TAIL: Final = 8 * 8  #: a doorbell: the guest's tail in the low 32 bits
-#: address of the doorbell: that of `Q_TAIL`, or of memory that clients map
+#: address of the memory table: the port's, or that of a mirror (`message_rings`)
+Q_MEMORY: Final = 8 * 14
+#: address of the tail: that of `Q_TAIL`, or of memory that clients map, or in a mirror
 Q_DOORBELL: Final = 8 * 15
 # A queue: written by kernels.
 Q_HEAD: Final = 8 * 16  #: next descriptor of the device
