@@ -32,6 +32,7 @@ from emudev_core.later import Later
 from emudev_core.memory import EMPTY_TABLE, MemoryRegion, MemoryTable
 from emudev_core.queues import DeviceInfo, Doorbell, IrqInfo, QueueInfo
 from emudev_core.regions import IrqGroup, RegionInfo, ResetKind
+from emudev_core.sections import Section, SectionTable
 from emudev_core.specs import ProviderContext
 
 from .attributes import AttributeTable
@@ -46,6 +47,7 @@ from .overrides import Overrides
 from .register_file import RegisterFile
 from .registers import RegisterMap, RegisterMapError
 from .saving import restore_function, save_function
+from .sections import add_sections
 
 __all__ = ["IoBar", "MemoryBar", "Msi", "Msix", "PciFunction", "PciIds"]
 
@@ -75,6 +77,7 @@ class PciFunction(Overrides):
         bar_regs: Register files by BAR; `regs` is that of the lowest BAR with a map.
         vectors: MSI-X or MSI vectors.
         attributes: What a backend may ask and set; add to it.
+        sections: What `emudev ctl show` shows; add to it.
         table: Present guest memory; see `memory`.
         bus_master: Whether the guest lets the function reach its memory.
         client: Whether a client is attached.
@@ -134,6 +137,8 @@ class PciFunction(Overrides):
         self.msix_table = MsixTable(self.msix, self.vectors) if self.msix is not None else None
         self._msix_bar = self.msix.bar if self.msix is not None else -1
         self.attributes = AttributeTable(self.name)
+        self.sections = SectionTable()
+        add_sections(self)
         self.table: MemoryTable = EMPTY_TABLE
         self.bus_master = False
         self.client = False
@@ -490,6 +495,11 @@ class PciFunction(Overrides):
         """One of `attributes`."""
         self.attributes.set(name, value)
         return True
+
+    @hookimpl
+    def emudev_get_state(self) -> Sequence[Section]:
+        """Those of `sections`."""
+        return self.sections.all()
 
     @hookimpl
     def emudev_region_map(self, name: str, size: int) -> int:
