@@ -5,7 +5,7 @@
 
 Every run starts from the corpus. An input that finds a fault is kept below `tests/fuzz/found`,
 and run again by ``--replay``; mend the fault and move it into the corpus. ``--keep``
-adds to the corpus what has led to new places, as little of it as covers the same.
+adds to the corpus what has led to new places, the shortest first.
 
 Where atheris is not to be had (it comes for some versions of CPython on Linux), inputs of the
 corpus are changed at random instead, without guidance, and a line says so.
@@ -31,6 +31,8 @@ FOUND = HERE / "found"
 #: Seconds that an input may take, and MiB that a target may use.
 SLOW, MEMORY = 20, 2048
 LONGEST = 4096
+#: Inputs of a target that the corpus may have, and bytes of one that is added.
+MOST_KEPT, LONGEST_KEPT = 80, 400
 
 
 def main() -> int:
@@ -93,11 +95,20 @@ def _guided(name: str, seconds: float, keep: bool) -> bool:
             if line.startswith(("stat::number_of_executed_units", "stat::new_units_added")):
                 print(f"  {line.removeprefix('stat::')}")
         if keep:
-            _child(name, "-merge=1", f"-max_len={LONGEST}", str(CORPUS / name), str(grown))
+            _keep(CORPUS / name, grown)
     with_nothing = not any(FOUND.iterdir())
     if with_nothing:
         FOUND.rmdir()
     return True
+
+
+def _keep(corpus: Path, grown: Path) -> None:
+    """Take the shortest of the inputs that led to new places into the corpus."""
+    room = MOST_KEPT - len(list(corpus.iterdir()))
+    found = sorted(grown.iterdir(), key=lambda path: path.stat().st_size)
+    for path in found[: max(0, room)]:
+        if path.stat().st_size <= LONGEST_KEPT:
+            (corpus / path.name[:16]).write_bytes(path.read_bytes())
 
 
 def _unguided(name: str, seconds: float, keep: bool) -> bool:

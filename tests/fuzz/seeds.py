@@ -156,6 +156,26 @@ _MEMIF = {
     "refused": b"\1" + _record(2, _HELLO) + _record(8, struct.pack("<I96s", 0, b"no")),
 }
 
+_DEVICE_NAME = b'"device":"exerciser_emudev_0"'
+
+
+def _line(op: bytes, rest: bytes = b"", number: bytes = b"1") -> bytes:
+    return b'{"op":"' + op + b'","id":' + number + (b"," + rest if rest else b"") + b"}\n"
+
+
+_CONTROL = {
+    "look": _line(b"list")
+    + _line(b"show", _DEVICE_NAME + b',"sections":["device"]')
+    + _line(b"stats", b'"device":""', b"2"),
+    "attributes": _line(b"get-attributes", _DEVICE_NAME)
+    + _line(b"set-attribute", _DEVICE_NAME + b',"name":"link","value":true'),
+    "change": _line(b"set-link", _DEVICE_NAME + b',"state":"up","speed":1000')
+    + _line(b"update", _DEVICE_NAME + b',"mac":"52:54:00:12:34:56","mtu":1500,"reset":true')
+    + _line(b"reset", _DEVICE_NAME + b',"silent":true'),
+    "follow": _line(b"follow", _DEVICE_NAME),
+    "wrong": b"\n{}\n[1]\nnull\n" + _line(b"nothing") + b'{"id":9007199254740993}\n{"op":',
+}
+
 #: Inputs by target and name.
 SEEDS: dict[str, dict[str, bytes]] = {
     "virtchnl": _VIRTCHNL,
@@ -163,6 +183,7 @@ SEEDS: dict[str, dict[str, bytes]] = {
     "descriptors": _DESCRIPTORS,
     "vfio_user": _VFIO_USER,
     "memif": _MEMIF,
+    "control": _CONTROL,
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import os
 import shutil
 import socket
@@ -343,6 +344,52 @@ def memif(data: bytes) -> None:
     assert _opened() == before, "descriptors were left open"
 
 
+# -- the control socket
+
+
+@functools.cache
+def _controlled() -> Any:
+    from emudev_core.control.server import ControlServer
+
+    host, _, path = _served()
+    server = ControlServer(host.registry, host.loop, f"{path}.control")
+    atexit.register(server.close)
+    return host, server
+
+
+def control(data: bytes) -> None:
+    """Lines of a client: each is answered once, by JSON, and in order."""
+    host, server = _controlled()
+    host.loop.turn(0)
+    before = _opened()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.connect(str(server.path))
+        peer.setblocking(False)
+        peer.send(data)
+        peer.shutdown(socket.SHUT_WR)
+        received = b""
+        for _ in range(2000):
+            host.loop.turn(0)
+            with contextlib.suppress(BlockingIOError):
+                piece = peer.recv(1 << 20)
+                received += piece
+                if not piece:
+                    break
+            if b'"following"' in received and not host.loop.turn(0):
+                break  # whoever follows events stays
+    replies = [json.loads(line) for line in received.splitlines()]
+    assert replies[0]["type"] == "hello"
+    asked = [line for line in data.split(b"\n")[:-1] if line.strip()]
+    answers = [reply for reply in replies[1:] if reply["type"] != "event"]
+    assert len(answers) == len(asked)
+    assert not any(reply.get("kind") == "internal" for reply in answers)
+    for _ in range(200):
+        if _opened() <= before:
+            break
+        host.loop.turn(0.001)
+    assert _opened() <= before, "descriptors were left open"
+
+
 #: Every target by name, with the distributions that it needs.
 TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[str, ...]]] = {
     "virtchnl": (virtchnl, ("emudev_avf",)),
@@ -350,4 +397,5 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[str, ...]]] = {
     "descriptors": (descriptors, ("emudev_avf",)),
     "vfio_user": (vfio_user, ("emudev_vfio_user",)),
     "memif": (memif, ("emudev_memif",)),
+    "control": (control, ("emudev_vfio_user",)),
 }
