@@ -59,7 +59,9 @@ F_TAG_FACTS: Final = F_FACTS + 8
 F_ANCHORS: Final = F_TAG_FACTS + 8  #: for each `Anchor` an address, and the end of what is there
 F_KEY: Final = F_ANCHORS + 64
 F_LINEAR: Final = F_KEY + 8 * 24  #: the first bytes with the tags in their place
-SCRATCH_WORDS: Final = F_LINEAR // 8 + HEADER_BYTES // 8 + 4
+#: what the parser found in a tunnel
+F_INNER: Final = F_LINEAR + HEADER_BYTES + 32
+SCRATCH_WORDS: Final = F_INNER // 8 + 8
 
 
 @inline
