@@ -27,7 +27,7 @@ from emudev_net.burst import (
 from emudev_net.checksum import gather
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.memory import WRITE, span, translate
-from emudev_net.parse import OUT_KIND, parse
+from emudev_net.parse import parse
 from emudev_net.primitives import (
     exchange64,
     load32_acquire,
@@ -44,7 +44,6 @@ from .descriptors import (
     RX_SIZE,
 )
 from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rule
-from .ptypes import ptype
 from .ring_memory import add, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
@@ -73,6 +72,7 @@ from .rx_pieces import (
     patch,
 )
 from .rx_tags import ARRANGED, REFUSED, arrange
+from .rx_tunnels import is_tunnel, packet_type, tunnel_status
 from .rx_writeback import reject, write_back
 from .words import (
     HOLD_DISABLED,
@@ -272,10 +272,13 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
         return drop(queue, RX_FULL)
     if found != PLACED:
         return drop(queue, found - UNPLACED)
-    store64(frame + F_PTYPE, ptype(load64(frame + F_PARSED + 8 * OUT_KIND)))
-    qword1 = load64(frame + F_QWORD1) | checksum_status(
-        frame + F_HEADER_COPY, frame + F_PARSED, burst, row, total, flags
-    )
+    kind = packet_type(frame)
+    store64(frame + F_PTYPE, kind)
+    qword1 = load64(frame + F_QWORD1)
+    if is_tunnel(kind):
+        qword1 |= tunnel_status(frame, flags, offload)
+    else:
+        qword1 |= checksum_status(frame + F_HEADER_COPY, frame + F_PARSED, burst, row, total, flags)
     if value >= 0:
         qword1 |= RX_FLTSTAT_RSS
         store64(frame + F_QWORD0, load64(frame + F_QWORD0) | value << RX_HASH_SHIFT)
