@@ -1,4 +1,7 @@
-"""The timer of interrupts that are held: a timerfd that kernels set and the loop looks at.
+"""The timer of what is held, interrupts and frames: a timerfd that kernels set for the loop.
+
+When frames have waited for buffers long enough (`rx_patience`), it rings the receive doorbells, so
+that whoever waits for room tries again.
 
 Source: timerfd_create(2); `interrupts`, "Moderation".
 """
@@ -14,7 +17,7 @@ from emudev_core.loop import Loop
 
 from .interrupts import fire_held
 from .rings import Port
-from .words import P_ARMED, P_TIMER
+from .words import P_ARMED, P_RETRY, P_TIMER
 
 __all__ = ["HoldTimer"]
 
@@ -42,6 +45,18 @@ class HoldTimer:
         port.words[P_TIMER // 8] = self._fd + 1
 
     def _over(self, _events: int) -> None:
+        words = self._port.words
+        retry = words[P_RETRY // 8]
+        over = 0 < retry <= time.monotonic_ns()
+        if over:
+            words[P_RETRY // 8] = 0
+        self._fire()
+        if over:
+            for ring in self._port.rx:
+                if ring.enabled:
+                    ring.doorbell.ring()
+
+    def _fire(self) -> None:
         if fire_held.address:
             fire_held(self._port.words.address, 0, 0)
         else:  # not atomic; others run compiled kernels
@@ -55,6 +70,7 @@ class HoldTimer:
         with self._port.paused():
             self._port.words[P_TIMER // 8] = 0
             self._port.words[P_ARMED // 8] = 0
+            self._port.words[P_RETRY // 8] = 0
             for vector in self._port.vectors:
                 vector.throttle(0, 0)
         self._watch.close()

@@ -42,6 +42,7 @@ from .words import (
     P_ARMED,
     P_DRAIN,
     P_DUE,
+    P_RETRY,
     P_RX_DUE,
     P_TIMER,
     P_VECTOR_COUNT,
@@ -189,6 +190,9 @@ def look_at_held(port: int) -> int:
         if state & INTENA and state & ANY_THROTTLED:
             fired += change(vector, 0, 0)
         vector += 8 * VECTOR_WORDS
+    retry = load64_relaxed(port + P_RETRY)
+    if retry != 0:  # the timer is for this, too (`rx_patience`)
+        arm(port, retry)
     return fired
 
 

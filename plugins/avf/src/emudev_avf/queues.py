@@ -33,6 +33,7 @@ from .words import (
     Q_VECTOR,
     QUEUE_WORDS,
     R_BUFFER_SIZE,
+    R_FULL_SINCE,
     R_KEEP_CRC,
     R_MAX_PACKET,
     R_RXDID,
@@ -301,6 +302,7 @@ class RxRing(Ring):
     def _enabled(self, value: int) -> None:
         """Count it, too: a queue that stopped at a fault is enabled still."""
         self._port.count_receiving(int(value != OFF) - int(self.enabled))
+        self._set(R_FULL_SINCE, 0)
         super()._enabled(value)
 
     def configure(

@@ -47,6 +47,7 @@ from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rul
 from .ring_memory import add, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
+from .rx_patience import may_wait
 from .rx_pieces import (
     F_ACCEPT,
     F_CAST,
@@ -98,6 +99,7 @@ from .words import (
     Q_REASONS,
     Q_UNICAST,
     R_BUFFER_SIZE,
+    R_FULL_SINCE,
     R_KEEP_CRC,
     R_MAX_PACKET,
     RX_ADDRESS,
@@ -267,9 +269,8 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
         return drop(queue, RX_LENGTH)
     found = find_places(port, queue, frame)
     if found == NO_ROOM:
-        if load64(port + P_RX_ENABLED) == 1:
-            return HELD
-        return drop(queue, RX_FULL)
+        return HELD if may_wait(port, queue) else drop(queue, RX_FULL)
+    store64(queue + R_FULL_SINCE, 0)
     if found != PLACED:
         return drop(queue, found - UNPLACED)
     kind = packet_type(frame)
@@ -304,8 +305,8 @@ def push(state: int, burst: int, rows: int) -> int:
     """Deliver the packets of a burst to the guest.
 
     Frames that are not for this port, or that can't be delivered, are taken and counted. A frame
-    for which the guest has posted too few buffers ends the push if one receive queue is enabled,
-    and is dropped if there are several, so that one full queue does not stop the others.
+    for which the guest has posted too few buffers ends the push; in a queue that has been full for
+    long it is dropped if there are others, so that it does not stop them (`rx_patience`).
 
     Args:
         state: Address of the words of any receive queue of the port; the hash chooses.

@@ -52,6 +52,7 @@ R_BUFFER_SIZE: Final = 8 * 40  #: bytes of each posted buffer
 R_MAX_PACKET: Final = 8 * 41  #: longest frame, bytes
 R_KEEP_CRC: Final = 8 * 42  #: 1 = append the frame check sequence
 R_RXDID: Final = 8 * 43  #: number of its flexible descriptor format, 0 for the legacy one
+R_FULL_SINCE: Final = 8 * 44  #: when a frame first found too few buffers, ns; 0: the last fitted
 QUEUE_WORDS: Final = 56
 
 #: Reasons for which a transmitted packet is dropped, the order of the words from `Q_REASONS`.
@@ -137,6 +138,7 @@ P_TIMER: Final = 8 * 40  #: their timerfd plus one; 0: there is none, and none i
 P_VECTOR_COUNT: Final = 8 * 41  #: number of vectors
 P_ARMED: Final = 8 * 48  #: what the timerfd is set to, ns, 0 = it is not set; atomics only
 P_DRAIN: Final = 8 * 49  #: where the timerfd is read to
+P_RETRY: Final = 8 * 50  #: when a frame that waits for buffers is to be tried again, ns, or 0
 PORT_WORDS: Final = 56
 
 HOLD_NONE: Final = 0
