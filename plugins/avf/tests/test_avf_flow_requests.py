@@ -257,7 +257,8 @@ def test_subscriptions_have_numbers_priorities_and_statuses_of_their_own(guest):
     assert guest.add(tcp4(1), [queue(2)], op=SUBSCRIBE, options=5 << 8) == (0, 2)
     assert guest.add(tcp4(1), [queue(2)], op=SUBSCRIBE, options=4 << 8 | 1) == (0, 0)
     assert guest.add(tcp4(1), [queue(2)], op=SUBSCRIBE, options=4 << 8) == (2, 0)
-    assert guest.add(tcp4(2), [action(DROP)], op=SUBSCRIBE) == (0, 4)
+    assert guest.add(tcp4(2), [action(TC)], op=SUBSCRIBE) == (0, 4)
+    assert guest.add(tcp4(2), [queue(1), queue(0, 1, REGION)], op=SUBSCRIBE) == (0, 4)
     assert guest.add(tcp4(2), [queue(0, 2, REGION)], op=SUBSCRIBE) == (3, 0)
     ranks = [rule.priority for rule in guest.vf.state.rules]
     assert ranks[0] < ranks[3] < ranks[2] < ranks[1]
@@ -266,6 +267,22 @@ def test_subscriptions_have_numbers_priorities_and_statuses_of_their_own(guest):
     assert [(r.kind, r.id) for r in guest.vf.state.rules] == [
         (RuleKind.FDIR, 1), (RuleKind.SUBSCRIPTION, 2), (RuleKind.SUBSCRIPTION, 3),
     ]  # fmt: skip
+
+
+def test_a_subscription_goes_to_this_port_whatever_it_says(guest):
+    """DPDK 24.11 leaves zero, the number of a drop, for ``port_representor``."""
+    for flow, (actions, fate) in enumerate(
+        [
+            ([], Fate.PASS),
+            ([action(DROP)], Fate.PASS),
+            ([action(PASSTHRU)], Fate.PASS),
+            ([action(DROP), queue(3)], Fate.QUEUE),
+            ([queue(0, 1, REGION), action(DROP)], Fate.SPREAD),
+        ],
+        1,
+    ):
+        assert guest.add(tcp4(flow), actions, op=SUBSCRIBE) == (flow, 0)
+        assert guest.vf.state.rules[-1].action.fate == fate
 
 
 def test_a_reset_forgets_all_rules(guest):

@@ -165,6 +165,20 @@ def test_a_mark_without_hash_is_in_both_places(guest):
     assert (done.hash, done.fd_id, done.ext_status) == (0x12345678, 0x12345678, 1 << 4)
 
 
+@pytest.mark.parametrize(("rxdid", "place"), [(2, 24), (16, 24), (22, 12)])
+def test_a_mark_is_the_flow_id_of_flexible_descriptors(guests, rxdid, place):
+    guest = guests(rxdid=rxdid)
+    guest.post(4)
+    guest.deliver(ether(ipv4(tcp(), 6)))
+    guest.port.set_rules([rule(tcp4(), Action(Fate.PASS, mark=0x12345678))])
+    guest.deliver(ether(ipv4(tcp(), 6)))
+    guest.port.set_rules([rule(tcp4(), Action(Fate.PASS))])
+    guest.deliver(ether(ipv4(tcp(), 6)))
+    ring = guest.port.rx[0]
+    words = [guest.memory.read(guest.entry(ring, i) + place, 4) for i in range(3)]
+    assert words == [b"\xff" * 4, bytes.fromhex("78563412"), b"\xff" * 4]
+
+
 def test_a_mark_beside_a_hash(guest):
     guest.port.set_rss(KEY, bytes(64), HENA)
     guest.deliver(ether(ipv4(tcp(), 6)))
@@ -348,6 +362,29 @@ def test_vlan_ids_in_the_frame_and_beside_it(guest):
     ) == [True, False, False, True, False, True, True, True]  # fmt: skip
 
 
+def test_the_only_tag_goes_by_the_name_of_an_outer_one_too(guest):
+    """As DPDK 24.11 has it for a subscription of ``eth / vlan vid is 5 / ipv4``."""
+    five = match(masked(H.ETH), masked(H.S_VLAN, b"\0\x05", b"\x0f\xff"), masked(H.IPV4))
+    inner = ipv4(udp(), 17)
+    assert hits(
+        guest, five,
+        ether(inner, tags=struct.pack(">HH", 0x8100, 5)),
+        ether(inner, tags=struct.pack(">HH", 0x88A8, 5)),
+        ether(inner, tags=struct.pack(">HHHH", 0x8100, 5, 0x8100, 9)),
+        ether(inner, tags=struct.pack(">HHHH", 0x88A8, 9, 0x8100, 5)),
+        tagged(ether(inner), 5),
+        ether(inner),
+    ) == [True, True, True, False, True, False]  # fmt: skip
+
+
+def test_fragments_as_dpdk_names_them(guest):
+    """DPDK 24.11, ``eth / ipv4 fragment_offset ...``: the type is selected, and zero."""
+    frame = head(H.IPV4_FRAG, 0, bytes(6) + b"\x20\0")
+    found = match(head(H.ETH, 4), head(H.IPV4, 0, bytes(6) + b"\x20\0"), frame)
+    whole, first, later = (ether(ipv4(udp(), 17, fragment=f)) for f in (0, 0x2000, 1))
+    assert hits(guest, found, whole, first, later) == [False, True, True]
+
+
 def test_the_outer_of_two_tags(guest):
     nine = match(head(H.S_VLAN, 1, b"\0\x09"), head(H.C_VLAN))
     inner = ipv4(udp(), 17)
@@ -357,8 +394,9 @@ def test_the_outer_of_two_tags(guest):
         ether(inner, tags=struct.pack(">HHHH", 0x8100, 9, 0x8100, 5)),
         ether(inner, tags=struct.pack(">HHHH", 0x88A8, 5, 0x8100, 9)),
         ether(inner, tags=struct.pack(">HH", 0x8100, 9)),
+        ether(inner, tags=struct.pack(">HH", 0x88A8, 9)),
         tagged(ether(inner), 5, outer=9),
-    ) == [True, True, False, False, True]  # fmt: skip
+    ) == [True, True, False, False, False, True]  # fmt: skip
 
 
 def test_security_associations_and_sessions(guest):
@@ -396,7 +434,7 @@ def test_tunnels_over_udp(guest):
         ether(ipv4(udp(body + bytes(36), dport=2152), 17)),
         ether(ipv4(udp(body + teid + bytes(32), dport=2153), 17)),
     ) == [True, False, False]  # fmt: skip
-    down = match(head(H.IPV4), head(H.UDP), head(H.GTPU_IP), head(H.GTPU_EH_DOWN, 1, b"\0\0\x09"))
+    down = match(head(H.IPV4), head(H.UDP), head(H.GTPU_IP), head(H.GTPU_EH_DOWN, 1, b"\0\x49"))
 
     def extended(pdu, qfi, flags=0x34):
         session = bytes([flags, 0xFF, 0, 0x28]) + teid + bytes([0, 0, 0, 0x85, 1, pdu, qfi, 0])
@@ -534,9 +572,7 @@ def test_impossible_rules_of_a_saved_state_are_refused(bad):
 def test_too_many_rules_or_shapes_are_refused():
     with pytest.raises(ValueError, match="1025"):
         check_rules([rule(Match(), number=i) for i in range(1025)], 4)
-    shapes = [
-        rule(Match(fields=(Field(Anchor.FRAME, i, 1, 1),)), number=i) for i in range(65)
-    ]
+    shapes = [rule(Match(fields=(Field(Anchor.FRAME, i, 1, 1),)), number=i) for i in range(65)]
     check_rules(shapes[:64], 4)
     with pytest.raises(ValueError, match="one id"):
         check_rules([rule(Match()), rule(Match())], 4)

@@ -70,9 +70,10 @@ LAYOUTS: Final[Mapping[int, _Layout]] = {
     HeaderType.UDP: _Layout(8, _bytes(*_PORTS, (6, 2))),
     HeaderType.SCTP: _Layout(12, _bytes(*_PORTS, (8, 4))),
     HeaderType.GTPU_IP: _Layout(8, _bytes((4, 4))),
-    HeaderType.GTPU_EH: _Layout(3, {0: (1, b"\xf0"), 1: (2, b"\x3f")}),
-    HeaderType.GTPU_EH_DOWN: _Layout(3, {0: (2, b"\x3f")}),
-    HeaderType.GTPU_EH_UP: _Layout(3, {0: (2, b"\x3f")}),
+    # Without the byte in front that is the extension's length.
+    HeaderType.GTPU_EH: _Layout(2, {0: (0, b"\xf0"), 1: (1, b"\x3f")}),
+    HeaderType.GTPU_EH_DOWN: _Layout(2, {0: (1, b"\x3f")}),
+    HeaderType.GTPU_EH_UP: _Layout(2, {0: (1, b"\x3f")}),
     HeaderType.PPPOE: _Layout(6, _bytes((2, 2))),
     HeaderType.L2TPV3: _Layout(4, _bytes((0, 4))),
     HeaderType.ESP: _Layout(8, _bytes((0, 4))),
@@ -117,8 +118,8 @@ def build_match(headers: ProtoHeaders) -> Match:
     if headers.tunnel_level:
         raise PatternError("headers inside a tunnel can't be matched")
     stack = _Stack()
-    for header in headers.headers:
-        stack.add(header)
+    for i, header in enumerate(headers.headers):
+        stack.add(header, last=i == len(headers.headers) - 1)
     return stack.builder.build()
 
 
@@ -133,12 +134,15 @@ class _Stack:
         self.builder = MatchBuilder()
         self._below: list[int] = []  # types before the one at hand
 
-    def add(self, header: ProtoHeader) -> None:
-        """Take the next header."""
+    def add(self, header: ProtoHeader, *, last: bool) -> None:
+        """Take the next header; `last` if nothing follows."""
         layout = LAYOUTS.get(header.type)
         if layout is None:
             raise PatternError(f"headers of type {header.type} can't be matched")
         spec, mask = _bits(header, layout)
+        if header.type == HeaderType.ETH and not last and not any(spec[12:14]):
+            # DPDK selects the type of fragments and leaves it to the next header to say it.
+            mask = mask[:12] + bytes(2)
         place = self._PLACES[HeaderType(header.type)]
         place(self, HeaderType(header.type), spec, mask)
         self._below.append(header.type)
@@ -171,7 +175,10 @@ class _Stack:
         if self._last == kind:
             raise PatternError("two S-VLANs can't be matched")
         tci, bits = int.from_bytes(spec[:2], "big"), int.from_bytes(mask[:2], "big")
+        # DPDK calls the only tag of a frame so, too.
         self.builder.tag(kind == HeaderType.S_VLAN, tci, bits)
+        if self._last == HeaderType.S_VLAN:
+            self.builder.fact(Fact.S_TAGGED, 1)
         self._ethertype(spec[2:4], mask[2:4])
 
     def _of_frame(self, kind: HeaderType, ethertype: int) -> None:
@@ -234,7 +241,7 @@ class _Stack:
         if kind != HeaderType.GTPU_EH:
             direction = b"\x10" if kind == HeaderType.GTPU_EH_UP else b"\0"
             self.builder.octets(Anchor.L4, UDP_HEADER + 13, direction, b"\xf0")
-        self.builder.octets(Anchor.L4, UDP_HEADER + 12, spec, mask)
+        self.builder.octets(Anchor.L4, UDP_HEADER + 13, spec, mask)
 
     def _esp(self, kind: HeaderType, spec: bytes, mask: bytes) -> None:
         if self._last == HeaderType.UDP:

@@ -67,6 +67,7 @@ class Fact(enum.Enum):
     PROTOCOL = (8, 8)  #: of IP, behind extension headers
     S_TAGGED = (16, 1)  #: the outer one of two tags, or one of 802.1ad
     C_TAGGED = (17, 1)  #: the inner one of two tags, or one of 802.1Q
+    TAGGED = (18, 1)
     ETHERTYPE = (32, 16)  #: behind the tags
 
 
@@ -119,7 +120,7 @@ class Match:
 
     Attributes:
         facts_mask, facts: Of the first word of facts.
-        tags_mask, tags: Of the tags: bits 0 to 15 the C-VLAN's, 16 to 31 the S-VLAN's.
+        tags_mask, tags: Of the tags: bits 0 to 15 the C-VLAN's, 16 to 31 the outermost one's.
         fields: Of the bytes.
     """
 
@@ -193,10 +194,10 @@ class MatchBuilder:
         mask &= (1 << width) - 1
         self._demand(self._facts, mask << first, value << first)
 
-    def tag(self, outer: bool, tci: int, mask: int) -> None:
-        """Demand a tag, and bits of it."""
-        self.fact(Fact.S_TAGGED if outer else Fact.C_TAGGED, 1)
-        shift = 16 if outer else 0
+    def tag(self, outermost: bool, tci: int, mask: int) -> None:
+        """Demand a tag, and bits of it: the outermost one, or the C-VLAN's."""
+        self.fact(Fact.TAGGED if outermost else Fact.C_TAGGED, 1)
+        shift = 16 if outermost else 0
         self._demand(self._tags, (mask & 0xFFFF) << shift, tci << shift)
 
     def octets(self, anchor: Anchor, offset: int, spec: bytes, mask: bytes) -> None:

@@ -221,14 +221,14 @@ def read_facts(frame: int, flags: int, tags: int) -> None:
             outer = shift_right64(tags, 48)
             count += 1
     if count > 1:
-        facts |= 3 << 16
+        facts |= 7 << 16
         store64(frame + F_TAG_FACTS, outer << 16 | inner)
     elif count == 1 and tpid == TPID_OUTER:
-        facts |= 1 << 16
+        facts |= 5 << 16
         store64(frame + F_TAG_FACTS, outer << 16)
     else:
-        facts |= count << 17
-        store64(frame + F_TAG_FACTS, outer)
+        facts |= count * (6 << 16)
+        store64(frame + F_TAG_FACTS, outer << 16 | outer)
     store64(frame + F_FACTS, facts)
     anchors = frame + F_ANCHORS
     store64(anchors, header)

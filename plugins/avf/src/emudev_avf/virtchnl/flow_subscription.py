@@ -32,7 +32,9 @@ STATUS: Final = {
     Outcome.NONEXISTENT: 3,
     Outcome.INVALID: 4,
 }
-PLACES: Final = (ActionType.PASSTHRU, ActionType.QUEUE, ActionType.QUEUE_REGION)
+PLACES: Final = (ActionType.QUEUE, ActionType.QUEUE_REGION)
+#: DPDK leaves the number of a drop, 0, where it means "to this port".
+IMPLIED: Final = (ActionType.DROP, ActionType.PASSTHRU)
 #: Priority number of the first of them.
 FIRST: Final = 0x100
 
@@ -45,7 +47,7 @@ def flow_subscribe(vf: Vf, payload: bytes) -> Answer:
     try_only = bool(request.options & 0xFF)
     try:
         headers = request.headers()
-        action = request.action(vf.queue_pairs, PLACES)
+        action = request.action(vf.queue_pairs, PLACES, implied=IMPLIED)
         priority = FIRST + (request.options >> 8)
         number = add_rule(vf, RuleKind.SUBSCRIPTION, priority, headers, action, try_only=try_only)
     except FlowFault as fault:

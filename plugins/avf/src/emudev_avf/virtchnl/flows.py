@@ -140,19 +140,24 @@ class FlowRequest:
         except DecodeError as exc:
             raise FlowFault(Outcome.INVALID, str(exc)) from exc
 
-    def action(self, queues: int, allowed: Iterable[ActionType]) -> Action:
+    def action(
+        self, queues: int, allowed: Iterable[ActionType], *, implied: Iterable[ActionType] = ()
+    ) -> Action:
         """What becomes of the frames: one place to go, and at most one mark and one counter.
 
         Args:
             queues: Number of queues that the guest may use.
             allowed: Which places.
+            implied: Actions that say no more than that the guest gets the frames, which may be said
+                once beside a place, or instead of one, or not at all; none: a place has to be said.
 
         Raises:
             FlowFault: Anything else.
         """
+        implied = set(implied)
         at = 8 + HEADERS_SIZE
         count = int.from_bytes(self.payload[at : at + 4], "little")
-        if not 1 <= count <= MAX_ACTIONS:
+        if not (0 if implied else 1) <= count <= MAX_ACTIONS:
             raise FlowFault(Outcome.INVALID, f"{count} actions")
         found: dict[int, bytes] = {}
         places = []
@@ -160,9 +165,12 @@ class FlowRequest:
             if action.type in found:
                 raise FlowFault(Outcome.INVALID, f"two actions of type {action.type}")
             found[action.type] = action.conf
-            if action.type not in (ActionType.MARK, ActionType.COUNT):
+            if action.type not in {ActionType.MARK, ActionType.COUNT, *implied}:
                 places.append(action.type)
-        if len(places) != 1 or places[0] not in set(allowed):
+        if not places and implied:
+            places.append(ActionType.PASSTHRU)
+            found[ActionType.PASSTHRU] = b""
+        if len(places) != 1 or places[0] not in {*allowed, *implied}:
             raise FlowFault(Outcome.INVALID, f"actions {sorted(found)}")
         made = _destination(ActionType(places[0]), found[places[0]], queues)
         if ActionType.MARK in found:
