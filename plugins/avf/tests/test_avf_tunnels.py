@@ -161,3 +161,57 @@ def test_an_inner_checksum_that_this_host_completes_is_good(guest):
     assert ones_sum(data[inner:]) == 0xFFFF
     assert first.qword1 & L3L4P
     assert not second.qword1 & L3L4P
+
+
+# -- transmit
+
+
+def context(eipt=0, eiplen=0, udp_or_gre=0, length=0, checksum=0, qword1=1):
+    """A context descriptor with the parameters of a tunnel, by their places in avf.md 6.4."""
+    return (eipt | eiplen // 4 << 2 | udp_or_gre << 9 | length // 2 << 12 | checksum << 23, qword1)
+
+
+def wrong_sums(packet, *places):
+    data = bytearray(packet)
+    for at in places:
+        data[at : at + 2] = b"\xaa\xbb"
+    return bytes(data)
+
+
+def test_the_checksums_of_a_tunnel_are_those_inside_and_of_its_outer_header(guest):
+    right = ether(ipv4(vxlan(ether(ipv4(TCP, 6))), 17))
+    # Outer IPv4 header at 14, UDP at 34, VXLAN at 42, inner Ethernet at 50, IPv4 at 64, TCP at 84.
+    guest.put(context(3, 20, 1, 30))
+    guest.send(wrong_sums(right, 24, 74), 0x167, mac=14, ip=20, l4=20)
+    (packet,) = guest.peek()
+    assert packet.data == right
+    assert packet.flags & CSUM_WANTED
+    assert packet.offload & 0xFFFF_FFFF == 84 | 16 << 16
+
+
+def test_an_outer_header_alone_can_be_summed(guest):
+    right = ether(ipv4(gre(ether(bytes(40), 0x88B5), 0x6558), 47))
+    guest.put(context(3, 20, 2, 4))
+    guest.send(wrong_sums(right, 24), 0x7, mac=14)
+    (packet,) = guest.peek()
+    assert packet.data == right
+    assert not packet.flags & CSUM_WANTED
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        (context(3, 20, 1, 30, checksum=1), "tunnel"),  # outer UDP checksum
+        (context(0, 20, 1, 30), "tunnel"),  # a tunnel in nothing
+        (context(3, 20, 1, 30, qword1=1 | 1 << 4 | 20 << 30 | 100 << 50), "tunnel"),  # TSO
+        (context(3, 8, 1, 30), "offload"),
+        (context(3, 508, 1, 254), "offload"),
+    ],
+)
+def test_tunnels_that_can_not_be_sent_are_dropped_by_reason(guest, parameters, reason):
+    guest.put(parameters)
+    guest.send(ether(ipv4(vxlan(ether(ipv4(TCP, 6))), 17)), 0x167, mac=14, ip=20, l4=20)
+    assert guest.peek() == []
+    drops = guest.port.kernels(1).stats().dropped
+    assert {k: n for k, n in drops.items() if n} == {reason: 1}
+    assert guest.tx_qword1(1) == 0xF

@@ -58,7 +58,14 @@ TX_SIZE_SHIFT: Final = 34
 TX_SIZE_MASK: Final = 0x3FFF
 TX_L2TAG1_SHIFT: Final = 48
 
-# Transmit context: L2TAG2 in qword 0, the rest in qword 1.
+# Transmit context: tunnel and L2TAG2 in qword 0, the rest in qword 1.
+CTX_EIPT_MASK: Final = 3  #: outer IP header: 0 none, else as IIPT
+CTX_EIPLEN_SHIFT: Final = 2  #: unit 4 bytes
+CTX_EIPLEN_MASK: Final = 0x7F
+CTX_L4TUNT: Final = 3 << 9  #: 0 none, 1 UDP, 2 GRE
+CTX_L4TUNLEN_SHIFT: Final = 12  #: what is between outer and inner IP header, unit 2 bytes
+CTX_L4TUNLEN_MASK: Final = 0x7F
+CTX_L4T_CS: Final = 1 << 23  #: outer UDP checksum
 CTX_L2TAG2_SHIFT: Final = 32
 CTX_TSO: Final = 1 << 4
 CTX_TSYN: Final = 1 << 5

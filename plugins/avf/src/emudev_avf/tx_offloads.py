@@ -28,6 +28,13 @@ from emudev_net.jit import inline
 from emudev_net.primitives import copy, load8, load16be, load64, store16, store16be, store64
 
 from .descriptors import (
+    CTX_EIPLEN_MASK,
+    CTX_EIPLEN_SHIFT,
+    CTX_EIPT_MASK,
+    CTX_L4T_CS,
+    CTX_L4TUNLEN_MASK,
+    CTX_L4TUNLEN_SHIFT,
+    CTX_L4TUNT,
     CTX_MSS_MASK,
     CTX_MSS_SHIFT,
     CTX_TSO_LEN_MASK,
@@ -51,9 +58,11 @@ from .descriptors import (
 from .words import (
     BAD_COUNT,
     BAD_OFFLOAD,
+    BAD_TUNNEL,
     P_MAX_FRAME,
     Q_PORT,
     T_CONTEXT,
+    T_CONTEXT0,
     T_DATA,
     T_FLAGS,
     T_OFFLOAD,
@@ -154,6 +163,8 @@ def prepare_segmentation(state: int, burst: int, row: int, capacity: int) -> int
     """
     data = load64(state + T_DATA)
     context = load64(state + T_CONTEXT)
+    if load64(state + T_CONTEXT0) & (CTX_EIPT_MASK | CTX_L4TUNT):
+        return BAD + BAD_TUNNEL
     kind = data >> TX_L4T_SHIFT & 3
     iipt = data >> TX_IIPT_SHIFT & 3
     mac = 2 * (data >> TX_MACLEN_SHIFT & TX_MACLEN_MASK)
@@ -219,37 +230,60 @@ def restore_ipv4_checksum(header: int, size: int) -> None:
 
 @inline
 def prepare_checksum(state: int, burst: int, row: int, capacity: int) -> int:
-    """Turn checksum requests without segmentation into the burst's; avf.md 6.5."""
+    """Turn checksum requests without segmentation into the burst's; avf.md 6.4 and 6.5.
+
+    Those of a tunnel are about what is inside, and about the outer IPv4 header.
+    """
     data = load64(state + T_DATA)
     kind = data >> TX_L4T_SHIFT & 3
     iipt = data >> TX_IIPT_SHIFT & 3
     total = load64(state + T_TOTAL)
     flags = 0
     offload = 0
-    if kind != L4T_NONE or iipt == IIPT_IPV4_CSUM:
+    # Without a context descriptor its words are 0, and there is no outer header.
+    tunnel = load64(state + T_CONTEXT0)
+    outer = tunnel & CTX_EIPT_MASK
+    if tunnel & (CTX_EIPT_MASK | CTX_L4TUNT) and (tunnel & CTX_L4T_CS or outer == IIPT_NONE):
+        return BAD + BAD_TUNNEL
+    if kind != L4T_NONE or iipt == IIPT_IPV4_CSUM or outer == IIPT_IPV4_CSUM:
         mac = 2 * (data >> TX_MACLEN_SHIFT & TX_MACLEN_MASK)
-        ip = 4 * (data >> TX_IPLEN_SHIFT & TX_IPLEN_MASK)
-        l4 = mac + ip
-        if mac < ETHERNET or ip < 20 or l4 > total:
+        if mac < ETHERNET:
             return BAD + BAD_OFFLOAD
+        l3 = mac
+        size = 0
+        if outer != IIPT_NONE:
+            size = 4 * (tunnel >> CTX_EIPLEN_SHIFT & CTX_EIPLEN_MASK)
+            l3 += size + 2 * (tunnel >> CTX_L4TUNLEN_SHIFT & CTX_L4TUNLEN_MASK)
+            if size < 20 or l3 > total:
+                return BAD + BAD_OFFLOAD
+        ip = 4 * (data >> TX_IPLEN_SHIFT & TX_IPLEN_MASK)
+        l4 = l3 + ip
+        if kind != L4T_NONE or iipt == IIPT_IPV4_CSUM:
+            if ip < 20 or l4 > total:
+                return BAD + BAD_OFFLOAD
+        else:
+            l4 = l3
         if kind != L4T_NONE:
             offset = 16
-            size = 2
+            field = 2
             flags = CSUM_WANTED
             if kind == L4T_UDP:
                 offset = 6
             elif kind == L4T_SCTP:
                 offset = 8
-                size = 4
+                field = 4
                 flags = CRC32C_WANTED
-            if l4 + offset + size > total:
+            if l4 + offset + field > total:
                 return BAD + BAD_OFFLOAD
             offload = l4 | offset << 16
-        if iipt == IIPT_IPV4_CSUM:
+        if iipt == IIPT_IPV4_CSUM or outer == IIPT_IPV4_CSUM:
             copied = copy_header(state, burst, row, capacity, l4)
             if copied == 0:
                 return FULL if row > 0 else BAD + BAD_COUNT
-            restore_ipv4_checksum(copied + mac, ip)
+            if outer == IIPT_IPV4_CSUM:
+                restore_ipv4_checksum(copied + mac, size)
+            if iipt == IIPT_IPV4_CSUM:
+                restore_ipv4_checksum(copied + l3, ip)
     store64(state + T_FLAGS, flags)
     store64(state + T_OFFLOAD, offload)
     return READY

@@ -65,6 +65,7 @@ TX_REASONS: Final = (
     "offload",  # header lengths, segment size or payload that do not fit the frame
     "count",  # more descriptors than a packet can have
     "dummy",  # the guest asked for it not to be sent
+    "tunnel",  # segmentation, or an outer UDP checksum, of a tunnel: not offered
 )
 BAD_TAIL: Final = 0
 BAD_TYPE: Final = 1
@@ -74,6 +75,7 @@ BAD_ADDRESS: Final = 4
 BAD_OFFLOAD: Final = 5
 BAD_COUNT: Final = 6
 DUMMY: Final = 7
+BAD_TUNNEL: Final = 8
 
 #: Reasons for which a received frame is dropped.
 RX_REASONS: Final = (
