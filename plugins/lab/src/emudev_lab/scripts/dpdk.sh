@@ -28,7 +28,8 @@ pmd_start() { # pmd_start MODE [OPTIONS...]
         --no-lsc-interrupt --no-rmv-interrupt "$@" </tmp/prompt >/tmp/testpmd 2>&1 &
     PMD=$!
     exec 8>/tmp/prompt
-    until_true 60 grep -q '^testpmd> ' /tmp/testpmd || { tail -n 30 /tmp/testpmd; fail "no prompt of testpmd"; }
+    until_true 60 prompted || { tail -n 30 /tmp/testpmd; fail "no prompt of testpmd"; }
+    ! ended "$PMD" || { tail -n 30 /tmp/testpmd; fail "testpmd ends at once"; }
     pmd start
 }
 pmd() { # pmd COMMAND...: gives it to the prompt, and time to do it
@@ -44,6 +45,7 @@ pmd_end() { # pmd_end KEY: ends it; what it printed is complete only then, since
     # What iavf says when the device owes it an answer, or refuses what it may ask for.
     check "${1}_SILENT" silent
 }
+prompted() { ended "$PMD" || grep -q '^testpmd> ' /tmp/testpmd; }
 ended() { ! kill -0 "$1" 2>/dev/null; }
 silent() { ! grep -E 'No response|[Ff]ailed|iavf_[a-z_]*\(\): .*([Ee]rror|[Ff]ail)' /tmp/testpmd; }
 told() { sed -n "s/.*$1: *\([0-9a-fA-F:]*\).*/\1/p" /tmp/testpmd | tail -n 1; }
