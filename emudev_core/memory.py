@@ -166,15 +166,25 @@ class MemoryTable:
         regions: In any order.
         generation: Grows by one with each table that the same transport publishes.
 
+    Attributes:
+        regions: All of them, by guest address.
+        generation: As given.
+        token: Stands for this table, and no other.
+        step: How it came from another table by one change, for whoever keeps a form of its own of
+            each: the other's token, the number of the first region that differs, how many of the
+            other's are gone from there on, and how many have come. None: nobody knows.
+
     Raises:
         ValueError: Two regions overlap; the message names both.
     """
 
-    __slots__ = ("_starts", "generation", "regions")
+    __slots__ = ("_starts", "generation", "regions", "step", "token")
 
     def __init__(self, regions: Iterable[MemoryRegion] = (), generation: int = 0) -> None:
         self.regions = tuple(sorted(regions, key=lambda r: r.guest))
         self.generation = generation
+        self.token = object()
+        self.step: tuple[object, int, int, int] | None = None
         self._starts = [r.guest for r in self.regions]
         for a, b in itertools.pairwise(self.regions):
             if a.end > b.guest:
@@ -193,17 +203,32 @@ class MemoryTable:
         return self._next(
             (*self.regions[:at], region, *self.regions[at:]),
             [*self._starts[:at], region.guest, *self._starts[at:]],
+            (self.token, at, 0, 1),
         )
 
     def minus(self, regions: Iterable[MemoryRegion]) -> Self:
         """The next table, without these regions; those that are not there are ignored."""
         gone = {region.guest for region in regions}
+        if len(gone) == 1:  # an IOMMU unmaps page by page, of thousands
+            at = bisect_left(self._starts, *gone)
+            if self._starts[at : at + 1] == [*gone]:
+                return self._next(
+                    self.regions[:at] + self.regions[at + 1 :],
+                    self._starts[:at] + self._starts[at + 1 :],
+                    (self.token, at, 1, 0),
+                )
         rest = tuple(r for r in self.regions if r.guest not in gone)
         return self._next(rest, [r.guest for r in rest])
 
-    def _next(self, regions: tuple[MemoryRegion, ...], starts: list[int]) -> Self:
+    def _next(
+        self,
+        regions: tuple[MemoryRegion, ...],
+        starts: list[int],
+        step: tuple[object, int, int, int] | None = None,
+    ) -> Self:
         made = type(self).__new__(type(self))
         made.regions, made.generation, made._starts = regions, self.generation + 1, starts
+        made.token, made.step = object(), step
         return made
 
     def overlap(self, address: int, size: int) -> MemoryRegion | None:

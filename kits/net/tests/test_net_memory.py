@@ -126,3 +126,47 @@ def test_lookups_agree_with_a_walk_over_all_regions(lookups, regions, asks):
                         found = host + guest - base
             assert translate(table.address, signed(guest), size, access) == found
             assert span(table.address, signed(guest), size, access) == reach
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=60), st.data())
+def test_a_table_that_came_by_one_change_is_as_one_made_anew(changes, data):
+    table = MemoryTable()
+    kept = KernelTable(table)
+    there = {}
+    for page, by_message in changes:
+        guest = (page << 13) + (1 << 32)
+        if page in there:
+            table = table.minus([there.pop(page)])
+        else:
+            host = None if by_message else 0x7000_0000 + (page << 12)
+            there[page] = MemoryRegion(guest, 0x1000, host, writable=bool(page & 1))
+            table = table.plus(there[page])
+        kept = KernelTable(table, kept)
+        assert kept.generation == table.generation
+        look = data.draw(st.integers(0, 41))
+        for at in ((look << 13) + (1 << 32), (look << 13) + (1 << 32) + 0x1000):
+            region = table.find(at)
+            expected = 0 if region is None or region.host is None else region.host
+            assert Probe(translate)(kept.address, at, 0x1000, READ) == expected
+            if not look & 1:
+                assert Probe(translate)(kept.address, at, 1, WRITE) == 0
+
+
+def test_a_table_of_another_history_takes_nothing_over():
+    one = MemoryTable().plus(MemoryRegion(0x1000, 0x1000, 0x5000))
+    other = MemoryTable().plus(MemoryRegion(0x9000, 0x1000, 0x6000))
+    table = one.plus(MemoryRegion(0x3000, 0x1000, 0x7000))
+    kept = KernelTable(table, KernelTable(other))
+    assert Probe(translate)(kept.address, 0x1000, 1, READ) == 0x5000
+    assert Probe(translate)(kept.address, 0x3000, 1, READ) == 0x7000
+    assert Probe(translate)(kept.address, 0x9000, 1, READ) == 0
+
+
+def test_lookups_among_ten_thousand_mappings_find_each(lookups):
+    translate, _ = lookups
+    regions = [MemoryRegion((1 << 40) + (i << 13), 0x1000, (i + 1) << 12) for i in range(10_000)]
+    table = KernelTable(MemoryTable(regions))
+    for i in range(0, 10_000, 37):
+        assert translate(table.address, (1 << 40) + (i << 13) + 5, 8, READ) == ((i + 1) << 12) + 5
+        assert translate(table.address, (1 << 40) + (i << 13) + 0x1000, 1, READ) == 0

@@ -3,7 +3,7 @@
 Guest addresses are 64 bits; in kernels they are signed numbers (2**63 and up are negative), as
 `load64` gives them. Whatever the guest says, an address that comes out of `translate` lies, with
 all of the length asked for, in one mapping that allows the access. Regions that are reached by
-message only are not in the table.
+message only allow none.
 
 The words: number of rows, generation, the row that was hit last; from byte 64 on the rows, sorted,
 32 bytes each: first and last guest address (top bit flipped, so that signed numbers sort as
@@ -12,9 +12,11 @@ unsigned ones), address in this process, access bits.
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from typing import Final
 
-from emudev_core.memory import MemoryTable
+from emudev_core.memory import MemoryRegion, MemoryTable
 
 from .jit import inline
 from .primitives import Words, load64, load64_relaxed, store64_relaxed
@@ -112,31 +114,56 @@ def signed(address: int) -> int:
 class KernelTable:
     """A memory table in the form that kernels use; immutable but for the last hit.
 
+    A guest with an IOMMU maps and unmaps pages by the thousand: a table that came from another by
+    one change takes over that one's rows, at the price of a copy.
+
     Args:
         table: What the transport published; its mappings must outlive the use of this.
+        former: The kernels' form of any table before; it stays as it is.
 
     Attributes:
         address: What `translate` and `span` take; good as long as this object lives.
         generation: The table's.
     """
 
-    __slots__ = ("_words", "address", "generation")
+    __slots__ = ("_token", "_words", "address", "generation")
 
-    def __init__(self, table: MemoryTable) -> None:
-        regions = [r for r in table.regions if r.host is not None]
+    def __init__(self, table: MemoryTable, former: KernelTable | None = None) -> None:
+        regions = table.regions
         # The last hit of an empty table is a row of impossible bounds: the address 2**63 would lie
         # within zeroes.
         self._words = Words(8 + 4 * max(1, len(regions)))
+        self._token = table.token
+        self.address = self._words.address
+        self.generation = table.generation
         words = self._words
+        words[8], words[9] = 1, 0
+        step = table.step
+        rows = self.address + _ROWS
+        if former is not None and step is not None and former._token is step[0]:
+            _, first, gone, come = step
+            there = former.address + _ROWS
+            ctypes.memmove(rows, there, _ROW * first)
+            self._fill(regions, first, first + come)
+            rest = len(regions) - first - come
+            if rest:
+                ctypes.memmove(
+                    rows + _ROW * (first + come), there + _ROW * (first + gone), _ROW * rest
+                )
+        else:
+            self._fill(regions, 0, len(regions))
         words[0] = len(regions)
         words[1] = table.generation
-        words[8], words[9] = 1, 0
-        for i, region in enumerate(regions):
+
+    def _fill(self, regions: Sequence[MemoryRegion], first: int, end: int) -> None:
+        words = self._words
+        for i in range(first, end):
+            region = regions[i]
             at = 8 + 4 * i
-            assert region.host is not None
             words[at] = region.guest - (1 << 63)
             words[at + 1] = region.guest + region.size - 1 - (1 << 63)
-            words[at + 2] = region.host
-            words[at + 3] = int(region.readable) << READ | int(region.writable) << WRITE
-        self.address = words.address
-        self.generation = table.generation
+            if region.host is None:
+                words[at + 2] = words[at + 3] = 0
+            else:
+                words[at + 2] = region.host
+                words[at + 3] = int(region.readable) << READ | int(region.writable) << WRITE
