@@ -235,7 +235,9 @@ class Port:
         """Use another memory table: no kernel touches what is not in it when this returns."""
         with self.paused():
             self.memory = table
-            self._swap(P_MEMORY, KernelTable(table))
+            former = self._tables.get(P_MEMORY)
+            assert former is None or isinstance(former, KernelTable)
+            self._swap(P_MEMORY, KernelTable(table, former))
             for ring in (*self.rx, *self.tx):
                 ring.locate(look=True)
 
