@@ -216,6 +216,7 @@ class AvfDevice(PciFunction):
     def _control_queue_vector(self, index: int, value: int) -> None:
         if index + 1 < self.config.vectors:
             self.port.vectors[index + 1].control(value)
+            self.port.look_on()
 
     @MAP.on_write("VFINT_ITR01")
     def _throttle_mailbox_vector(self, index: int, value: int) -> None:

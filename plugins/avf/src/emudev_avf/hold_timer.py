@@ -56,6 +56,8 @@ class HoldTimer:
                 if ring.enabled:
                     ring.doorbell.ring()
 
+        self._port.look_on()
+
     def _fire(self) -> None:
         if fire_held.address:
             fire_held(self._port.words.address, 0, 0)

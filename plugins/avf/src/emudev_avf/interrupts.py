@@ -48,6 +48,7 @@ from .words import (
     P_VECTOR_COUNT,
     P_VECTORS,
     Q_PORT,
+    V_ENABLES,
     V_ERRORS,
     V_HELD,
     V_ITR,
@@ -370,6 +371,7 @@ class Vector:
         for index in range(3):
             self._words[self._at + V_ITR // 8 + index] = 0
         self._words[self._at + V_LAST // 8] = 0
+        self._words[self._at + V_ENABLES // 8] = 0
         self.throttle_queues(True, 0)
         self.throttle_queues(False, 1)
 
@@ -382,7 +384,10 @@ class Vector:
         index = value >> DYN_CTL_ITR_INDX & 3
         if index != NO_ITR:
             self._set_interval(index, value >> DYN_CTL_INTERVAL)
-        bits = INTENA if value & DYN_CTL_INTENA else 0
+        bits = 0
+        if value & DYN_CTL_INTENA:
+            bits = INTENA
+            self._words[self._at + V_ENABLES // 8] += 1
         if value & DYN_CTL_SWINT_TRIG:
             index = value >> DYN_CTL_SW_ITR_INDX & 3 if value & DYN_CTL_SW_ITR_INDX_ENA else NO_ITR
             bits |= FORCED | (PENDING if index == NO_ITR else THROTTLED << index)

@@ -47,6 +47,7 @@ from .words import (
     P_MAX_FRAME,
     P_MEMORY,
     P_NO_QUEUE,
+    P_PACED,
     P_PROMISCUOUS,
     P_RSS_INPUTS,
     P_RSS_KEY,
@@ -115,6 +116,7 @@ class Hold(enum.IntEnum):
     NONE = 0
     DISABLED = 1  #: no receive queue is enabled
     FULL = 2  #: the guest has posted too few buffers in the only queue
+    PACED = 3  #: it has not enabled its interrupt since it was given many frames (`pacing`)
 
 
 class Stats(NamedTuple):
@@ -381,6 +383,12 @@ class Port:
         (self.rx if rx else self.tx)[queue].map_vector(vector)
         if vector is not None and throttle is not None:
             self.vectors[vector].throttle_queues(rx, throttle)
+
+    def look_on(self) -> None:
+        """Have backends push again what pacing has left; in vain if it is still to wait."""
+        if self.words[P_PACED // 8]:
+            self.words[P_PACED // 8] = 0
+            self.rx[0].doorbell.ring()
 
     @property
     def hold(self) -> Hold:

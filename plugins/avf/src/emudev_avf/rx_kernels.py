@@ -27,7 +27,7 @@ from emudev_net.burst import (
 from emudev_net.checksum import gather
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.memory import WRITE, span, translate
-from emudev_net.parse import parse
+from emudev_net.parse import OUT_KIND, parse
 from emudev_net.primitives import (
     exchange64,
     load32_acquire,
@@ -44,6 +44,7 @@ from .descriptors import (
     RX_SIZE,
 )
 from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rule
+from .pacing import UNLIMITED, frames_allowed, pacing_vector, self_paced
 from .ring_memory import add, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
@@ -79,6 +80,7 @@ from .words import (
     HOLD_DISABLED,
     HOLD_FULL,
     HOLD_NONE,
+    HOLD_PACED,
     P_CLASS0,
     P_CRC_TABLE,
     P_HOLD,
@@ -112,6 +114,7 @@ from .words import (
     RX_SOURCE,
     RX_VLAN_FILTERED,
     STOPPED,
+    V_GIVEN,
 )
 
 WIRE_FRAME: Final = 60  #: shorter frames are padded to this
@@ -324,8 +327,20 @@ def push(state: int, burst: int, rows: int) -> int:
     while exchange64(port + P_LOCK, 1) != 0:
         pause()
     store64(port + P_HOLD, HOLD_NONE)
+    vector = pacing_vector(port)
+    allowed = UNLIMITED if vector == 0 else 0
+    queue = load64(port + P_RX_QUEUES)
+    head = load64(queue + Q_HEAD)
+    given = 0
     row = 0
     while row < rows:
+        if given >= allowed:
+            store64(vector + V_GIVEN, load64(vector + V_GIVEN) + given)
+            given = 0
+            allowed = frames_allowed(port, vector)
+            if allowed == 0:
+                store64(port + P_HOLD, HOLD_PACED)
+                break
         end = row + 1
         while end < rows and load64(burst + (end - 1) * ROW + FLAGS) & LAST == 0:
             end += 1
@@ -333,5 +348,11 @@ def push(state: int, burst: int, rows: int) -> int:
             store64(port + P_HOLD, HOLD_FULL)
             break
         row = end
+        if load64(queue + Q_HEAD) != head:
+            head = load64(queue + Q_HEAD)
+            kind = load64(load64(port + P_SCRATCH) + F_PARSED + 8 * OUT_KIND)
+            given += 1 - self_paced(kind)
+    if vector != 0:
+        store64(vector + V_GIVEN, load64(vector + V_GIVEN) + given)
     store64_release(port + P_LOCK, 0)
     return row

@@ -141,11 +141,13 @@ P_VECTOR_COUNT: Final = 8 * 41  #: number of vectors
 P_ARMED: Final = 8 * 48  #: what the timerfd is set to, ns, 0 = it is not set; atomics only
 P_DRAIN: Final = 8 * 49  #: where the timerfd is read to
 P_RETRY: Final = 8 * 50  #: when a frame that waits for buffers is to be tried again, ns, or 0
+P_PACED: Final = 8 * 51  #: 1 = a push has left frames until the guest enables its vector
 PORT_WORDS: Final = 56
 
 HOLD_NONE: Final = 0
 HOLD_DISABLED: Final = 1  #: no receive queue is enabled
 HOLD_FULL: Final = 2  #: the guest has posted too few buffers
+HOLD_PACED: Final = 3  #: it has not enabled its interrupt since it was given many frames
 
 # A vector: a cache line for what changes with each interrupt, one for the control side.
 VECTOR_WORDS: Final = 16
@@ -154,7 +156,12 @@ V_SIGNALS: Final = 8 * 1  #: signals sent
 V_ERRORS: Final = 8 * 2  #: eventfds that could not be written
 V_LAST: Final = 8 * 3  #: when it last fired, ns of the monotonic clock
 V_HELD: Final = 8 * 4  #: times that an event was held
+V_SEEN: Final = 8 * 5  #: `V_ENABLES` at the last push
+V_GIVEN: Final = 8 * 6  #: frames that were delivered since, of those that are paced
+V_PATIENCE: Final = 8 * 7  #: how long the others wait at most, ns; 0: none waits
 V_PORT: Final = 8 * 8  #: address of the port's words, 0 = there is none
 V_ITR: Final = 8 * 9  #: throttles 0, 1 and 2, ns
 V_RX_EVENT: Final = 8 * 12  #: the bits that an event of its receive queues sets in its state
 V_TX_EVENT: Final = 8 * 13  #: and one of its transmit queues
+V_ENABLES: Final = 8 * 14  #: times that the guest has enabled it since a reset
+V_GRANT: Final = 8 * 15  #: frames that it is given for one enabling; written by kernels
