@@ -18,6 +18,7 @@ from ..registers import MAP
 from ..virtchnl import messages as m
 from ..virtchnl.opcodes import AddressType, Cap, EventCode, Op
 from .adminq import AdminQueue, DriverError
+from .large import BIT_SET, PAIRS_PER_MESSAGE, batches, map_vectors, switch_queues
 from .rings import Headers, Received, RxRing, TxRing
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Resources:
         caps: Granted capability flags.
         vsi: Id that requests carry.
         mac: MAC address, 6 bytes.
+        lut: Entries of the lookup table of the hash.
     """
 
     queue_pairs: int
@@ -56,6 +58,7 @@ class Resources:
     caps: Cap
     vsi: int
     mac: bytes
+    lut: int
 
 
 class AvfDriver:
@@ -63,9 +66,10 @@ class AvfDriver:
 
     Args:
         function: The guest's view of it.
-        queues: Queue pairs to use, at most what is granted.
+        queues: Queue pairs to use, at most what is granted; more than 16 are asked for.
         ring: Descriptors of each ring.
         buffer: Bytes of each receive buffer.
+        caps: Capability flags to ask for.
         tell: Called with a line for people at each step.
     """
 
@@ -76,6 +80,7 @@ class AvfDriver:
         queues: int = 1,
         ring: int = 512,
         buffer: int = 2048,
+        caps: int = LINUX_CAPS,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.function = function
@@ -89,6 +94,7 @@ class AvfDriver:
         self._queues = queues
         self._ring = ring
         self._buffer = buffer
+        self._caps = caps
         self._tell = tell
         self._admin: AdminQueue | None = None
         self._resources: Resources | None = None
@@ -129,10 +135,23 @@ class AvfDriver:
         self._tell(f"virtchnl {version.major}.{version.minor}")
         self._get_resources()
         self._enable_vector(0)
+        if (
+            self._queues > self.resources.queue_pairs
+            and Cap.LARGE_NUM_QPAIRS in self.resources.caps
+        ):
+            self._ask_for_pairs()
         return self.resources
 
+    def _ask_for_pairs(self) -> None:
+        """As many queue pairs as wanted, or as there are, which takes a reset."""
+        body = m.RequestQueues(num_queue_pairs=self._queues).pack()
+        self.reset_announced = False
+        self.admin.send(Op.REQUEST_QUEUES, body)
+        self._rejoin()
+        self._tell(f"{self.resources.queue_pairs} queue pairs, {self.resources.vectors} vectors")
+
     def _get_resources(self) -> None:
-        request = m.GetVfResources(caps=LINUX_CAPS)
+        request = m.GetVfResources(caps=self._caps)
         data = self.admin.request(Op.GET_VF_RESOURCES, request.pack())
         head = m.VfResources.unpack(data)
         vsi = m.VsiResource.unpack(data, m.VfResources.SIZE)
@@ -143,6 +162,7 @@ class AvfDriver:
             caps=Cap(head.vf_cap_flags),
             vsi=vsi.vsi_id,
             mac=bytes(vsi.default_mac_addr),
+            lut=head.rss_lut_size,
         )
         if Cap.VLAN_V2 in self._resources.caps:
             self.admin.request(Op.GET_OFFLOAD_VLAN_V2_CAPS)
@@ -184,27 +204,15 @@ class AvfDriver:
             self.tx = [TxRing(self.function, self._ring) for _ in range(pairs)]
             self.rx = [RxRing(self.function, self._ring, self._buffer) for _ in range(pairs)]
         vector_of = {i: vectors[i % len(vectors)] for i in range(pairs)}
-        maps = [
-            m.VectorMap(
-                vsi_id=res.vsi,
-                vector_id=v,
-                rxq_map=sum(1 << i for i in range(pairs) if vector_of[i] == v),
-                txq_map=sum(1 << i for i in range(pairs) if vector_of[i] == v),
-                rxitr_idx=0,
-                txitr_idx=1,
-            )
-            for v in sorted(set(vector_of.values()))
-        ]
-        maps.append(
-            m.VectorMap(vsi_id=res.vsi, vector_id=0, rxq_map=0, txq_map=0, rxitr_idx=0, txitr_idx=0)
-        )
-        body = m.IrqMapHead(num_vectors=len(maps)).pack() + b"".join(x.pack() for x in maps)
-        admin.request(Op.CONFIG_IRQ_MAP, body)
+        if pairs > BIT_SET:
+            map_vectors(admin, res.vsi, vector_of)
+        else:
+            self._map_vectors(vector_of)
         if Cap.RSS_PF in res.caps:
             key = os.urandom(52)
             head = m.RssKeyHead(vsi_id=res.vsi, key_len=len(key)).pack()
             admin.request(Op.CONFIG_RSS_KEY, head + key)
-            lut = bytes(i % pairs for i in range(64))
+            lut = bytes(i % pairs for i in range(res.lut))
             head = m.RssLutHead(vsi_id=res.vsi, lut_entries=len(lut)).pack()
             admin.request(Op.CONFIG_RSS_LUT, head + lut)
         for i, (tx, rx) in enumerate(zip(self.tx, self.rx, strict=True)):
@@ -221,24 +229,54 @@ class AvfDriver:
         body = m.EthAddrHead(vsi_id=res.vsi, num_elements=len(entries)).pack()
         body += b"".join(m.EthAddr(addr=mac, type=kind).pack() for mac, kind in entries)
         admin.request(Op.ADD_ETH_ADDR, body)
-        body = m.VsiQueuesHead(vsi_id=res.vsi, num_queue_pairs=pairs).pack()
         frame = (res.max_mtu or 9702) + 26
-        for i, (tx, rx) in enumerate(zip(self.tx, self.rx, strict=True)):
-            body += m.TxQueueInfo(
-                vsi_id=res.vsi, queue_id=i, ring_len=tx.length, dma_ring_addr=tx.address
-            ).pack()
-            body += m.RxQueueInfo(
-                vsi_id=res.vsi,
-                queue_id=i,
-                ring_len=rx.length,
-                databuffer_size=rx.buffer,
-                max_pkt_size=frame,
-                dma_ring_addr=rx.address,
-            ).pack()
-        admin.request(Op.CONFIG_VSI_QUEUES, body)
+        for batch in batches(pairs, PAIRS_PER_MESSAGE):
+            body = m.VsiQueuesHead(vsi_id=res.vsi, num_queue_pairs=len(batch)).pack()
+            for i in batch:
+                tx, rx = self.tx[i], self.rx[i]
+                body += m.TxQueueInfo(
+                    vsi_id=res.vsi, queue_id=i, ring_len=tx.length, dma_ring_addr=tx.address
+                ).pack()
+                body += m.RxQueueInfo(
+                    vsi_id=res.vsi,
+                    queue_id=i,
+                    ring_len=rx.length,
+                    databuffer_size=rx.buffer,
+                    max_pkt_size=frame,
+                    dma_ring_addr=rx.address,
+                ).pack()
+            admin.request(Op.CONFIG_VSI_QUEUES, body)
+        self._switch_queues(True)
+
+    def _switch_queues(self, on: bool) -> None:
+        """Enable or disable all queues."""
+        vsi, pairs = self.resources.vsi, len(self.tx)
+        if pairs > BIT_SET:
+            switch_queues(self.admin, vsi, pairs, on)
+            return
         mask = (1 << pairs) - 1
-        select = m.QueueSelect(vsi_id=res.vsi, rx_queues=mask, tx_queues=mask)
-        admin.request(Op.ENABLE_QUEUES, select.pack())
+        select = m.QueueSelect(vsi_id=vsi, rx_queues=mask, tx_queues=mask)
+        self.admin.request(Op.ENABLE_QUEUES if on else Op.DISABLE_QUEUES, select.pack())
+
+    def _map_vectors(self, vector_of: dict[int, int]) -> None:
+        """Map both queues of each pair to a vector (CONFIG_IRQ_MAP)."""
+        res = self.resources
+        maps = [
+            m.VectorMap(
+                vsi_id=res.vsi,
+                vector_id=v,
+                rxq_map=sum(1 << i for i in vector_of if vector_of[i] == v),
+                txq_map=sum(1 << i for i in vector_of if vector_of[i] == v),
+                rxitr_idx=0,
+                txitr_idx=1,
+            )
+            for v in sorted(set(vector_of.values()))
+        ]
+        maps.append(
+            m.VectorMap(vsi_id=res.vsi, vector_id=0, rxq_map=0, txq_map=0, rxitr_idx=0, txitr_idx=0)
+        )
+        body = m.IrqMapHead(num_vectors=len(maps)).pack() + b"".join(x.pack() for x in maps)
+        self.admin.request(Op.CONFIG_IRQ_MAP, body)
 
     # -- events and interrupts
 
@@ -317,6 +355,11 @@ class AvfDriver:
         self._recover()
 
     def _recover(self) -> None:
+        self._rejoin()
+        self.open()
+
+    def _rejoin(self) -> None:
+        """From a reset to the resources."""
         self.link = False
         deadline = time.monotonic() + RESET_TIMEOUT
         while self._read("VF_ARQLEN1") >> 31:
@@ -327,7 +370,6 @@ class AvfDriver:
         self.admin.start()
         self._get_resources()
         self._enable_vector(0)
-        self.open()
 
     def _wait_active(self, *states: int) -> None:
         deadline = time.monotonic() + RESET_TIMEOUT
@@ -343,9 +385,7 @@ class AvfDriver:
         pairs = len(self.tx)
         for i in range(pairs):
             self._write("VFINT_DYN_CTLN1", 0, i % (self.resources.vectors - 1))
-        mask = (1 << pairs) - 1
-        select = m.QueueSelect(vsi_id=self.resources.vsi, rx_queues=mask, tx_queues=mask)
-        self.admin.request(Op.DISABLE_QUEUES, select.pack())
+        self._switch_queues(False)
         self.link = False
 
     def remove(self) -> None:

@@ -147,11 +147,12 @@ DEFAULT_CAPS: Final = (
     | Cap.ADQ
     | Cap.FDIR_PF
     | Cap.FSUB_PF
+    | Cap.QOS
     | Cap.PTP
 )
 
 #: Everything that is implemented: what ``caps=`` may offer.
-ALLOWED_CAPS: Final = DEFAULT_CAPS | Cap.VLAN | Cap.RSS_REG | Cap.QOS
+ALLOWED_CAPS: Final = DEFAULT_CAPS | Cap.VLAN | Cap.RSS_REG
 
 #: What a driver of virtchnl 1.0 is taken to ask for, since it can't say.
 LEGACY_CAPS: Final = Cap.L2 | Cap.VLAN | Cap.RSS_PF
