@@ -560,7 +560,9 @@ def test_attributes_are_listed_and_checked(machine):
     assert (machine.device.get_attr("caps"),) == granted
     assert machine.device.get_attr("mtu") == 9702
     for name, value in (
-        ("mtu", 1500),
+        ("mtu", 9703),
+        ("mtu", 67),
+        ("admin_link", "sideways"),
         ("speed", 0),
         ("mac", "nonsense"),
         ("link", 1),

@@ -5,16 +5,30 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from emudev_core.attributes import LINK, MAC, MTU, PROMISCUOUS, SPEED
+from emudev_core.attributes import (
+    ADMIN_LINK,
+    LINK,
+    MAC,
+    MTU,
+    PF_RESET,
+    PROMISCUOUS,
+    SPEED,
+)
 
 from .config import parse_mac
 from .filters import PROMISCUOUS_UNICAST
+from .resets import ResetState
 from .rings import Stats
 
 if TYPE_CHECKING:
     from .device import AvfDevice
 
-__all__ = ["add_attributes", "mac_text"]
+__all__ = ["AUTO", "DOWN", "UP", "add_attributes", "mac_text"]
+
+#: Values of the attribute `admin_link`.
+AUTO = "auto"
+UP = "up"
+DOWN = "down"
 
 #: Values of the attribute `pf_reset`.
 ANNOUNCED = "announced"
@@ -40,11 +54,24 @@ def add_attributes(device: AvfDevice) -> None:
         vf.set_link(vf.link, speed)
 
     def set_mac(text: str) -> None:
-        vf.mac = vf.lasting.mac = parse_mac(text)
+        vf.set_mac(parse_mac(text))
+
+    def set_mtu(mtu: int) -> None:
+        if not 68 <= mtu <= config.mtu:
+            raise ValueError(f"expected 68 to {config.mtu} bytes, the mtu of its configuration")
+        vf.mtu = mtu
+
+    def set_admin_link(how: str) -> None:
+        if how not in (AUTO, UP, DOWN):
+            raise ValueError(f"expected {AUTO}, {UP} or {DOWN}")
+        device.admin_link = how
+        device.update_link()
 
     def set_pf_reset(how: str) -> None:
         if how not in (ANNOUNCED, SILENT):
             raise ValueError(f"expected {ANNOUNCED} or {SILENT}")
+        if device.resets.state is not ResetState.ACTIVE:
+            raise ValueError(f"a reset is {device.resets.state.value} already")
         if how == ANNOUNCED:
             device.announce_reset()
         else:
@@ -66,7 +93,21 @@ def add_attributes(device: AvfDevice) -> None:
         lambda: mac_text(vf.lasting.mac),
         set_mac,
     )
-    table.add(MTU, int, "largest MTU that the guest may set, bytes", lambda: config.mtu)
+    table.add(
+        MTU,
+        int,
+        "largest MTU that the guest may set, bytes; a new one, up to that of the configuration, is"
+        " told to the guest at its next reset",
+        lambda: vf.mtu,
+        set_mtu,
+    )
+    table.add(
+        ADMIN_LINK,
+        str,
+        f"{AUTO}: the link that the guest sees follows the backend; else it is {UP} or {DOWN}",
+        lambda: device.admin_link,
+        set_admin_link,
+    )
     table.add(
         PROMISCUOUS,
         bool,
@@ -76,7 +117,7 @@ def add_attributes(device: AvfDevice) -> None:
     table.add("caps", int, "virtchnl capability flags that were granted", lambda: vf.state.caps)
     table.add("reset", str, "where a reset of the VF is", lambda: device.resets.state.value)
     table.add(
-        "pf_reset",
+        PF_RESET,
         str,
         f"set to {ANNOUNCED} or {SILENT} to reset the guest from the PF side; reads the last state",
         lambda: device.resets.state.value,

@@ -21,8 +21,9 @@ from emudev_net.jit import Compilation
 from emudev_pci.capabilities import pci_express
 from emudev_pci.function import MemoryBar, Msix, PciFunction, PciIds
 
-from .attributes import add_attributes
+from .attributes import AUTO, UP, add_attributes
 from .config import HEADERS, AvfConfig, default_mac, parse_mac
+from .history import History
 from .hold_timer import HoldTimer
 from .mailbox import ICR_ADMINQ, Mailbox
 from .message_rings import MessagePlane
@@ -30,6 +31,7 @@ from .registers import ITR_STRIDE, MAP
 from .resets import ResetEvent, Resets, ResetState
 from .rings import Port
 from .saving import restore_device, save_device
+from .sections import add_sections
 from .shaper import LimitWatch
 from .tails import MappedTails, TailWatch
 from .vf import Vf
@@ -60,7 +62,9 @@ class AvfDevice(PciFunction):
         messages: The queues in memory that can't be mapped.
         dispatcher: Answers requests.
         resets: Where a VF reset is.
+        history: The last messages of the mailbox.
         backend_link: Whether the backend's end of the link is up.
+        admin_link: Whether the link follows that; else what the user wants of it.
         ready: Whether the kernels are.
     """
 
@@ -90,10 +94,11 @@ class AvfDevice(PciFunction):
         )
         if self._tails is not None:
             self._watch = TailWatch(context.loop, [ring.doorbell for ring in self.port.tx])
-        self._timer = HoldTimer(context.loop, self.port)
         self._limit_watch = LimitWatch(context.loop, self.port.limits)
+        self._timer = HoldTimer(context.loop, self.port)
         self.vf = Vf(config, mac, self.port, self)
-        self.dispatcher = Dispatcher(self.vf)
+        self.history = History()
+        self.dispatcher = Dispatcher(self.vf, self.history)
         self.mailbox = Mailbox(
             self.regs,
             lambda: self.memory,
@@ -107,6 +112,7 @@ class AvfDevice(PciFunction):
             context.loop, self._clear, self._reset_changed, lambda: self.messages.busy
         )
         self.backend_link = False
+        self.admin_link = AUTO
         self.ready = False
         self._compilation: Compilation | None = None
         self._running = False
@@ -116,6 +122,7 @@ class AvfDevice(PciFunction):
         self.bind_doorbells("QTX_TAIL1", [ring.doorbell for ring in self.port.tx])
         self.bind_doorbells("QRX_TAIL1", [ring.doorbell for ring in self.port.rx])
         add_attributes(self)
+        add_sections(self)
 
     # -- doorbells that clients map
 
@@ -172,8 +179,8 @@ class AvfDevice(PciFunction):
         self._hash_task.close()
         self.resets.cancel()
         self.mailbox.reset()
-        self._timer.close()
         self._limit_watch.close()
+        self._timer.close()
         self.port.close()
         self.messages.close()
         if self._watch is not None:
@@ -182,8 +189,9 @@ class AvfDevice(PciFunction):
             self._tails.close()
 
     def update_link(self) -> None:
-        """The link is up while the backend says so, the kernels are ready and the device runs."""
-        up = self.backend_link and self._running and self.ready
+        """The link is up while the backend or the user says so, and the device can work."""
+        wanted = self.backend_link if self.admin_link == AUTO else self.admin_link == UP
+        up = wanted and self._running and self.ready
         self.vf.set_link(up, self.vf.speed)
 
     # -- guest memory and interrupts
@@ -271,6 +279,7 @@ class AvfDevice(PciFunction):
 
     def send(self, opcode: int, status: int, payload: bytes) -> None:
         """Send a message to the guest."""
+        self.history.sent(opcode, status, len(payload))
         self.mailbox.post(opcode, status, payload)
 
     def post(self, event: Event) -> None:

@@ -168,6 +168,8 @@ class Vf:
         lasting: What outlives a reset of the VF.
         link: Whether the link is up.
         speed: Speed of the link, Mbit/s.
+        mac: The configured MAC address, or the one that the user has set since; see `set_mac`.
+        mtu: Largest MTU that the guest is told, bytes; at most that of the configuration.
     """
 
     def __init__(
@@ -181,6 +183,7 @@ class Vf:
     ) -> None:
         self.config = config
         self.mac = mac
+        self.mtu = config.mtu
         self.port = port
         self.outside = outside
         self.clock = clock
@@ -190,6 +193,7 @@ class Vf:
         self.lasting = Lasting(mac=mac, queue_pairs=min(config.queues, DEFAULT_PAIRS))
         self._wanted_pairs = 0
         self._wanted_channels: list[Channel] | None = None
+        self._wanted_mac = b""
         self.show_all()
 
     # -- numbers that requests are checked against and answered with
@@ -223,7 +227,7 @@ class Vf:
     @property
     def max_frame(self) -> int:
         """Longest frame, as reported, bytes."""
-        return self.config.mtu + FRAME_OVERHEAD
+        return self.mtu + FRAME_OVERHEAD
 
     # -- capabilities
 
@@ -398,6 +402,10 @@ class Vf:
 
     # -- resets
 
+    def set_mac(self, mac: bytes) -> None:
+        """Report another MAC address, also if the guest sets its old one again before its reset."""
+        self.mac = self.lasting.mac = self._wanted_mac = mac
+
     def want_queue_pairs(self, pairs: int) -> None:
         """Report another number of queue pairs after the reset that this announces."""
         self._wanted_pairs = pairs
@@ -446,6 +454,8 @@ class Vf:
         elif self._wanted_channels is not None:
             self.lasting.channels = self._wanted_channels
         self._wanted_channels = None
+        if self._wanted_mac:
+            self.lasting.mac, self._wanted_mac = self._wanted_mac, b""
         self.show_all()
         self.outside.post(Event(EventKind.RESET, value=int(was_running)))
 

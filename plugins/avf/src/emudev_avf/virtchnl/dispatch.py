@@ -15,6 +15,7 @@ from .handlers import HANDLERS, Answer, Refused
 from .opcodes import Status
 
 if TYPE_CHECKING:
+    from ..history import History
     from ..vf import Vf
 
 __all__ = ["Dispatcher"]
@@ -30,13 +31,15 @@ class Dispatcher:
 
     Args:
         vf: The VF; its `outside` sends the replies.
+        history: Told of requests and refusals, if there is one.
 
     Attributes:
         refused: Requests that got a negative status.
     """
 
-    def __init__(self, vf: Vf) -> None:
+    def __init__(self, vf: Vf, history: History | None = None) -> None:
         self._vf = vf
+        self._history = history
         self.refused = 0
 
     def receive(self, opcode: int, payload: bytes) -> None:
@@ -46,6 +49,8 @@ class Dispatcher:
             opcode: Any number of 32 bits.
             payload: At most 4096 bytes.
         """
+        if self._history is not None:
+            self._history.request(opcode, len(payload))
         try:
             answer = self._answer(opcode, payload)
         except DecodeError as exc:
@@ -68,5 +73,7 @@ class Dispatcher:
 
     def _refuse(self, opcode: int, status: Status, reason: str) -> None:
         self.refused += 1
+        if self._history is not None:
+            self._history.refuse(reason)
         log.debug("virtchnl request %d refused with %d: %s", opcode, status, reason)
         self._vf.outside.send(opcode, status, b"")
