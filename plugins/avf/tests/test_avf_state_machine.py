@@ -76,6 +76,84 @@ rings_at = st.one_of(
 
 
 @st.composite
+def headers(draw):
+    """struct virtchnl_proto_hdrs, 2312 bytes in any of its three forms."""
+    count = draw(st.one_of(st.integers(0, 3), st.integers(0, 50)))
+    level = draw(st.sampled_from([0, 0, 0, 1, 2, 255]))
+    out = struct.pack("<BxxxI", level, count)
+    if count == 0:
+        length = draw(st.sampled_from([14, 34, 54, 64, 0, 513]))
+        frame = bytes(12) + b"\x08\x00\x45" + draw(st.binary(max_size=60))
+        mask = draw(st.binary(max_size=80))
+        out += struct.pack("<H512s512s", length, frame, mask)
+    for _ in range(min(count, 5)):
+        kind = draw(
+            st.one_of(st.sampled_from([1, 3, 4, 5, 6, 7, 8, 9, 10, 15]), st.integers(0, 99))
+        )
+        spec = draw(st.binary(max_size=64))
+        if count <= 32:
+            fields = draw(st.sampled_from([0, 1, 2, 3, 6, 0xC, 0xFFFF_FFFF, 0x8000_0000]))
+            out += struct.pack("<iI64s", kind, fields, spec)
+        else:
+            mask = draw(st.sampled_from([bytes(64), b"\xff" * 64, b"\xff\xf0" * 10]))
+            out += struct.pack("<ixxxx64s64s", kind, spec, mask)
+    return out[:2312].ljust(2312, b"\0")
+
+
+@st.composite
+def flow_rule(draw):
+    """ADD_FDIR_FILTER and FLOW_SUBSCRIBE: headers and what is done."""
+    count = draw(st.one_of(st.integers(0, 2), st.integers(0, 9)))
+    out = struct.pack("<HHI", 1, draw(st.integers(0, 1)), draw(small)) + draw(headers())
+    out += struct.pack("<i", count)
+    for _ in range(min(count, 8)):
+        queue = struct.pack("<HB29x", draw(small), draw(st.sampled_from([0, 0, 1, 3, 200])))
+        out += struct.pack("<i32s", draw(st.integers(-1, 8)), queue)
+    return out.ljust(2616, b"\0")
+
+
+@st.composite
+def cloud_filter(draw):
+    """ADD_CLOUD_FILTER: a frame and its mask, a class."""
+    address = draw(st.sampled_from([bytes(6), b"\xff" * 6, bytes.fromhex("525400770002")]))
+    frame = struct.pack("<6s6sHH16s16sHH76x", bytes(6), address, 5, 0, b"\x0a", b"", 80, 90)
+    mask = draw(st.sampled_from([bytes(128), b"\xff" * 128, bytes(6) + b"\xff" * 6 + bytes(116)]))
+    return frame + mask + struct.pack("<iiIBxxx", draw(small) % 5, draw(small) % 8, draw(small), 0)
+
+
+@st.composite
+def classes(draw):
+    """ENABLE_CHANNELS: some classes of queues."""
+    count = draw(st.integers(0, 5))
+    out = struct.pack("<II", count, 0)
+    for _ in range(count):
+        out += struct.pack(
+            "<HHIQ", draw(st.integers(0, 2)), draw(st.integers(0, 3)), 0, draw(small)
+        )
+    return out
+
+
+#: Requests with a content that is nearly right, by opcode.
+likely = st.one_of(
+    st.tuples(st.sampled_from([47, 114]), flow_rule()),
+    st.tuples(
+        st.sampled_from([48, 115]),
+        st.integers(0, 4).map(lambda n: struct.pack("<HHII", 1, 0, n, 0)),
+    ),
+    st.tuples(
+        st.sampled_from([45, 46]),
+        st.tuples(headers(), st.integers(0, 5)).map(
+            lambda pair: pair[0] + struct.pack("<iI", pair[1], 0)
+        ),
+    ),
+    st.tuples(st.sampled_from([32, 33]), cloud_filter()),
+    st.tuples(st.just(30), classes()),
+    st.tuples(st.just(31), st.just(b"")),
+    st.tuples(st.just(3), st.sampled_from([b"\xff" * 4, struct.pack("<I", 0x1ABD8CF9), bytes(4)])),
+)
+
+
+@st.composite
 def descriptor(draw):
     """16 bytes, mostly of a data or a context descriptor."""
     kind = draw(st.integers(0, 3))
@@ -169,6 +247,11 @@ class Driver(RuleBasedStateMachine):
     @rule(opcode=opcodes, payload=st.one_of(shaped(), st.binary(max_size=600)))
     def request_anything(self, opcode, payload):
         self.guest.request(opcode, payload)
+
+    @precondition(lambda self: self.guest.sane)
+    @rule(request=likely)
+    def request_what_is_likely(self, request):
+        self.guest.request(*request)
 
     @precondition(lambda self: self.guest.sane)
     @rule(payload=queue_setup())

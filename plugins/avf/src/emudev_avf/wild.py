@@ -64,7 +64,9 @@ _RSTAT, _DYN_CTL01, _DYN_CTLN1, _ICR0_ENA1 = 0x8800, 0x5C00, 0x3800, 0x5000
 
 # Opcodes of virtchnl.
 _VERSION, _RESET_VF, _RESOURCES, _QUEUES, _IRQ_MAP = 1, 2, 3, 6, 7
-_ENABLE, _PROMISCUOUS, _EVENT, _REQUEST_QUEUES = 8, 14, 17, 29
+_ENABLE, _PROMISCUOUS, _EVENT = 8, 14, 17
+#: REQUEST_QUEUES, ENABLE_CHANNELS and DISABLE_CHANNELS are granted by a reset, without a reply.
+_RESETTING = (29, 30, 31)
 
 Reply = tuple[int, int, bytes]
 
@@ -297,7 +299,7 @@ class WildGuest:
         """Send a request through a mailbox that works, and see that it is answered once.
 
         Returns:
-            The answer; None to RESET_VF and to a REQUEST_QUEUES that is granted by a reset.
+            The answer; None to RESET_VF, and to what is granted by a reset.
 
         Raises:
             AssertionError: It was not answered, or not once, or something else was.
@@ -318,7 +320,7 @@ class WildGuest:
             return None
         assert self.read(_ATQH) == self._next_send, "the request was not taken at once"
         replies = [reply for reply in self.receive() if reply[0] != _EVENT or opcode == _EVENT]
-        if opcode == _REQUEST_QUEUES and not replies:
+        if opcode in _RESETTING and not replies:
             assert self.avf.resets.state.value == "announced"
             return None
         assert [reply[0] for reply in replies] == [opcode]
@@ -335,7 +337,7 @@ class WildGuest:
         """
         pairs = self.queues if pairs is None else pairs
         self._grant(_VERSION, struct.pack("<II", 1, 1))
-        self._grant(_RESOURCES, struct.pack("<I", 0x1ABD8CF9))
+        self._grant(_RESOURCES, b"\xff\xff\xff\xff")  # all that there is
         irq = struct.pack("<H", 1) + struct.pack("<HHHHHH", 1, 1, *[(1 << pairs) - 1] * 2, 0, 0)
         self._grant(_IRQ_MAP, irq)
         body = struct.pack("<HHI", 1, pairs, 0)
