@@ -53,6 +53,18 @@ class Options:
     drivers: bool = True
     tolerate: bool = False
 
+    def fit(self, wanted: script.Script) -> Options:
+        """These options, with what a script's head asks for besides."""
+        return attrs.evolve(
+            self,
+            smp=max(self.smp, wanted.smp),
+            mem=max(self.mem, wanted.mem),
+            iommu=self.iommu or wanted.iommu,
+            programs=(*self.programs, *wanted.programs),
+            modules=(*self.modules, *wanted.modules, *wanted.load),
+            drivers=self.drivers and wanted.driver,
+        )
+
 
 class Emudev:
     """The host's side of a test: servers, a namespace with TAPs, and the guest.
@@ -221,6 +233,8 @@ class LazyGuest:
     def script(self, name: str, **variables: object) -> dict[str, str]:
         """Run a guest script with these variables.
 
+        A guest that boots for it has what the script's head asks for; one that runs already has to.
+
         Args:
             name: A file, or the name of a script of the lab, such as ``smoke``.
             **variables: What the script's head lists.
@@ -233,6 +247,8 @@ class LazyGuest:
             LabError: If it is strict, and the driver logged what a healthy one does not.
         """
         wanted = script.find(name)
+        if self._guest is None:
+            self._options = self._options.fit(wanted)
         guest = self.boot()
         for helper in wanted.helpers:
             self._side.helper(helper)
