@@ -125,6 +125,25 @@ def test_a_limited_queue_sends_on_when_its_time_has_come(nics):
         nic.function.pause(0.001)
 
 
+def test_rules_of_the_hash_and_limits_are_saved_and_go_on(nics):
+    nic = nics(2, LINUX_CAPS | QOS)
+    admin = nic.driver.admin
+    rule = struct.pack("<B3xI", 0, 2) + struct.pack("<iI64x", 4, 1) + struct.pack("<iI64x", 6, 0)
+    admin.request(45, rule.ljust(2312, b"\0") + bytes(132))
+    admin.request(18, struct.pack("<HHI", 1, 2, 0))
+    admin.request(112, struct.pack("<HHHBxII", 1, 1, 1, 0, 0, 8000))
+    saved = nic.device.save()
+    other = nic.host.add("emu_iavf,id=1,transport=inproc,queues=2")
+    nic.host.start()
+    other.stop()
+    other.restore(saved)
+    assert other.save() == saved
+    avf = other.members[0].plugin
+    assert avf.port.limits.queue_rates == {1: 8000}
+    assert avf.vf.state.rss_function == 2
+    assert list(avf.vf.state.rss_rules.values()) == [4]  # the source address
+
+
 MEASURE = """
 import time
 from emudev_core.host import Host
