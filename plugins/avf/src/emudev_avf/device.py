@@ -94,8 +94,8 @@ class AvfDevice(PciFunction):
         )
         if self._tails is not None:
             self._watch = TailWatch(context.loop, [ring.doorbell for ring in self.port.tx])
-        self._limit_watch = LimitWatch(context.loop, self.port.limits)
-        self._timer = HoldTimer(context.loop, self.port)
+        self._limit_watch: LimitWatch | None = None
+        self._timer: HoldTimer | None = None
         self.vf = Vf(config, mac, self.port, self)
         self.history = History()
         self.dispatcher = Dispatcher(self.vf, self.history)
@@ -150,6 +150,9 @@ class AvfDevice(PciFunction):
     @hookimpl
     def emudev_configure(self) -> None:
         """Compile the kernels in the background; the link stays down until they are ready."""
+        if self._timer is None:
+            self._timer = HoldTimer(self.context.loop, self.port)
+            self._limit_watch = LimitWatch(self.context.loop, self.port.limits)
         self._compilation = self.port.compile(
             lambda error: self.context.loop.call_threadsafe(self._compiled),
             lambda text: log.info("%s: %s", self.name, text),
@@ -179,8 +182,10 @@ class AvfDevice(PciFunction):
         self._hash_task.close()
         self.resets.cancel()
         self.mailbox.reset()
-        self._limit_watch.close()
-        self._timer.close()
+        if self._limit_watch is not None:
+            self._limit_watch.close()
+        if self._timer is not None:
+            self._timer.close()
         self.port.close()
         self.messages.close()
         if self._watch is not None:

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from emudev_core.loop import Loop
+from emudev_core.loop import Loop, Watch
 from emudev_core.memory import DmaTicket, MemoryRegion, MemoryTable
 from emudev_net.memory import KernelTable
 
@@ -383,12 +383,18 @@ class MessagePlane:
         self._leaving: set[MessageQueue] = set()
         self._mirrors: dict[Ring, Mirror] = {}
         # Kernels tell of what they have completed as they raise any vector, on any thread.
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._watch = loop.watch(self._fd, self._woken)
-        port.wake.bind(self._fd)
-        port.wake.control(1)
+        self._fd = -1
+        self._watch: Watch | None = None
+        self._loop = loop
         port.messages = self
         self.mark = self._task.mark
+
+    def _open(self) -> None:
+        """Be told by kernels, from the first queue on."""
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._watch = self._loop.watch(self._fd, self._woken)
+        self._port.wake.bind(self._fd)
+        self._port.wake.control(1)
 
     @property
     def busy(self) -> bool:
@@ -407,6 +413,8 @@ class MessagePlane:
             return found
         if not self._by_message(ring):
             return None
+        if self._watch is None:
+            self._open()
         mirror = self._mirrors.get(ring)
         if mirror is None:
             mirror = self._mirrors[ring] = Mirror()
@@ -431,9 +439,9 @@ class MessagePlane:
 
     def close(self) -> None:
         """Stop for good; queues are disabled."""
-        if self._fd >= 0:
+        self._task.close()
+        if self._fd >= 0 and self._watch is not None:
             self._watch.close()
-            self._task.close()
             self._port.wake.bind(None)
             os.close(self._fd)
             self._fd = -1
