@@ -141,9 +141,9 @@ def test_rules_are_saved_and_come_back(machine):
         other = host.add(f"emu_iavf,id=0,transport=inproc,queues={PAIRS}")
         other.configure()
         other.restore(saved)
-        assert other.save() == saved
         avf = other.members[0].plugin
         assert len(avf.vf.state.rules) == 2
+        assert avf.vf.state.rules == machine.avf.vf.state.rules
         assert avf.port.words[22] != 0
 
 

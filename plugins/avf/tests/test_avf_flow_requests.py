@@ -2,6 +2,7 @@
 
 import struct
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -217,8 +218,14 @@ def test_validating_changes_nothing(guest):
 def test_there_is_room_for_1024_rules_and_64_sets_of_masks(guest):
     state = guest.vf.state
     guest.vf.show_rules = lambda: None  # building the tables is not what this is about
-    for port in range(1024):
-        assert guest.add(tcp4(port), [queue(1)])[1] == 0
+    assert guest.add(tcp4(0), [queue(1)])[1] == 0
+    (first,) = state.rules
+    (field,) = first.match.fields
+    for port in range(1, 1023):
+        value = port << 16 + 8 & 0xFF000000 | port << 16 >> 8 & 0xFF0000
+        match = attrs.evolve(first.match, fields=(attrs.evolve(field, value=value),))
+        state.rules.append(attrs.evolve(first, id=port + 1, match=match))
+    assert guest.add(tcp4(1023), [queue(1)]) == (1024, 0)
     assert guest.add(tcp4(1024), [queue(1)]) == (0, 1)
     state.rules.clear()
     for number in range(64):

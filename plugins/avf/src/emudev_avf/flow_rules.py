@@ -10,6 +10,7 @@ Source: avf.md section 4.9.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable
 from typing import Final
 
@@ -32,6 +33,7 @@ __all__ = [
     "RuleKind",
     "Shape",
     "check_rules",
+    "shape_of",
 ]
 
 #: Most rules of a port; Linux keeps 128 of them.
@@ -130,11 +132,12 @@ class Match:
     tags: int = 0
     fields: tuple[Field, ...] = ()
 
-    @property
-    def shape(self) -> Shape:
-        """The masks."""
-        places = tuple((f.anchor, f.offset, f.mask) for f in self.fields)
-        return (self.facts_mask, self.tags_mask, places)
+
+@functools.lru_cache(maxsize=4 * MAX_RULES)
+def shape_of(match: Match) -> Shape:
+    """The masks of a match."""
+    places = tuple((f.anchor, f.offset, f.mask) for f in match.fields)
+    return (match.facts_mask, match.tags_mask, places)
 
 
 @attrs.frozen
@@ -265,7 +268,7 @@ def check_rules(rules: Iterable[FlowRule], queues: int) -> None:
         ValueError: What is wrong.
     """
     rules = list(rules)
-    if len(rules) > MAX_RULES or len({rule.match.shape for rule in rules}) > MAX_SHAPES:
+    if len(rules) > MAX_RULES or len({shape_of(rule.match) for rule in rules}) > MAX_SHAPES:
         raise ValueError(f"{len(rules)} flow rules are too many")
     if len({(rule.kind, rule.id) for rule in rules}) != len(rules):
         raise ValueError("two flow rules with one id")

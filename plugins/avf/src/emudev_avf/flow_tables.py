@@ -10,6 +10,8 @@ Source: avf.md section 4.9.
 
 from __future__ import annotations
 
+import functools
+from array import array
 from collections.abc import Sequence
 from typing import Final
 
@@ -42,7 +44,7 @@ from .descriptors import (
     RX_FLTSTAT_FD,
     RX_HASH_SHIFT,
 )
-from .flow_rules import Anchor, FlowRule, RuleKind, Shape
+from .flow_rules import MAX_RULES, Anchor, FlowRule, Match, RuleKind, Shape, shape_of
 from .ring_memory import add
 from .rx_pieces import (
     F_ACCEPT,
@@ -134,7 +136,7 @@ class RuleTable:
     def __init__(self, rules: Sequence[FlowRule], hits: Sequence[int]) -> None:
         shapes: dict[Shape, list[int]] = {}
         for i, rule in enumerate(rules):
-            shapes.setdefault(rule.match.shape, []).append(i)
+            shapes.setdefault(shape_of(rule.match), []).append(i)
         places = {}
         size = 2 + SHAPE_WORDS * len(shapes)
         for shape, members in shapes.items():
@@ -144,47 +146,56 @@ class RuleTable:
             fields = len(shape[2])
             size += places[shape] + 4 * fields + (RULE_WORDS + fields) * len(members)
         self._words = Words(size)
-        self._next = 2 + SHAPE_WORDS * len(shapes)
         self.address = self._words.address
-        self._words[0] = len(shapes)
+        words = array("q", bytes(8 * size))  # quicker to fill, one by one
+        words[0] = len(shapes)
+        at = 2 + SHAPE_WORDS * len(shapes)  # where the next thing goes
         for i, (shape, members) in enumerate(shapes.items()):
-            ranks = [rules[m].priority << 16 | m for m in members]
-            at = 2 + SHAPE_WORDS * i
-            self._words[1] |= any(place[0] == Anchor.RAW for place in shape[2])
-            self._put(at, [len(shape[2]), shape[0], shape[1], places[shape] - 1])
-            self._words[at + S_LIST // 8] = self._at(self._next)
+            words[1] |= any(place[0] == Anchor.RAW for place in shape[2])
+            mask = places[shape] - 1
+            head = [len(shape[2]), signed(shape[0]), signed(shape[1]), mask, 0, self._word(at)]
             for field in rules[members[0]].match.fields:
-                self._append([16 * field.anchor, field.offset, field.end, field.mask])
-            first = self._next
-            self._words[at + S_PLACES // 8] = self._at(first)
-            self._next += places[shape]
-            for member, rank in zip(members, ranks, strict=True):
-                self._add(rules[member], rank, hits[member], first, places[shape] - 1)
+                line = (16 * field.anchor, field.offset, field.end, signed(field.mask))
+                words[at : at + 4] = array("q", line)
+                at += 4
+            head[S_PLACES // 8] = self._word(at)
+            start = 2 + SHAPE_WORDS * i
+            words[start : start + len(head)] = array("q", head)
+            first = at
+            at += places[shape]
+            for member in members:
+                record = _rule_words(rules[member], member, hits[member])
+                place = key_of(rules[member].match)[0] & mask
+                while words[first + place]:
+                    place = place + 1 & mask
+                words[first + place] = self._word(at)
+                words[at : at + len(record)] = array("q", record)
+                at += len(record)
+        self._words.view[:] = memoryview(words)
 
-    def _at(self, index: int) -> int:
+    def _word(self, index: int) -> int:
         return self.address + 8 * index
 
-    def _put(self, at: int, words: Sequence[int]) -> None:
-        for i, word in enumerate(words):
-            self._words[at + i] = signed(word)
 
-    def _append(self, words: Sequence[int]) -> None:
-        self._put(self._next, words)
-        self._next += len(words)
+@functools.lru_cache(maxsize=4 * MAX_RULES)
+def key_of(match: Match) -> tuple[int, tuple[int, ...]]:
+    """The hash of a match, and the words that a frame's are compared with."""
+    key = tuple(
+        signed(word) for word in (match.facts, match.tags, *(f.value for f in match.fields))
+    )
+    value = 0
+    for word in key:
+        value = mix(value, word)
+    return value, key
 
-    def _add(self, rule: FlowRule, rank: int, hits: int, first: int, mask: int) -> None:
-        match, action = rule.match, rule.action
-        key = [match.facts, match.tags, *(field.value for field in match.fields)]
-        value = 0
-        for word in key:
-            value = mix(value, signed(word))
-        place = value & mask
-        while self._words[first + place]:
-            place = place + 1 & mask
-        self._words[first + place] = self._at(self._next)
-        mark = NO_FLOW if action.mark is None else action.mark
-        accept = int(rule.kind == RuleKind.SUBSCRIPTION)
-        self._append([rank, action.fate, action.queue, action.count, mark, hits, accept, *key])
+
+def _rule_words(rule: FlowRule, age: int, hits: int) -> tuple[int, ...]:
+    action = rule.action
+    mark = NO_FLOW if action.mark is None else action.mark
+    accept = int(rule.kind == RuleKind.SUBSCRIPTION)
+    rank = rule.priority << 16 | age
+    head = (rank, action.fate, action.queue, action.count, mark, hits, accept)
+    return (*head, *key_of(rule.match)[1])
 
 
 @inline

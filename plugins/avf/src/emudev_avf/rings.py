@@ -25,7 +25,7 @@ from emudev_net.rss import ToeplitzTable
 
 from . import rx_kernels, tx_kernels
 from .filters import mac_table, vlan_tables
-from .flow_rules import FlowRule, RuleKind, check_rules
+from .flow_rules import FlowRule, RuleKind
 from .flow_tables import RuleTable
 from .interrupts import Vector, change_vector, fire_held, notify
 from .queues import RxRing, TxRing
@@ -344,10 +344,9 @@ class Port:
     def set_rules(self, rules: Sequence[FlowRule]) -> None:
         """Set the flow rules, oldest first; those that stay go on counting.
 
-        Raises:
-            ValueError: Rules that `flow_rules.check_rules` refuses.
+        Args:
+            rules: As `flow_rules.check_rules` wants them.
         """
-        check_rules(rules, len(self._rx_words) // QUEUE_WORDS)
         names = [(rule.kind, rule.id) for rule in rules]
         hits = {name: self._rule_hits.get(name) or Words(1) for name in names}
         table = RuleTable(rules, [hits[name].address for name in names]) if rules else None

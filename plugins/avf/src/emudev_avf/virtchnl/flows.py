@@ -27,6 +27,7 @@ from ..flow_rules import (
     Match,
     PatternError,
     RuleKind,
+    shape_of,
 )
 from .proto_hdrs import HEADERS_SIZE, ProtoHeaders
 
@@ -255,7 +256,9 @@ def insert_rule(
             raise FlowFault(outcome, f"rule {rule.id} is for the same frames")
     if len(rules) >= MAX_RULES:
         raise FlowFault(Outcome.NO_RESOURCE, f"there are {MAX_RULES} rules")
-    if len({match.shape, *(rule.match.shape for rule in rules)}) > MAX_SHAPES:
+    shape = shape_of(match)
+    known = any(shape_of(rule.match) == shape for rule in rules)
+    if not known and len({shape_of(rule.match) for rule in rules}) >= MAX_SHAPES:
         raise FlowFault(Outcome.NO_RESOURCE, f"rules of {MAX_SHAPES} different masks")
     used = {rule.id for rule in rules if rule.kind == kind}
     number = next(i for i in range(1, MAX_RULES + 1) if i not in used)
