@@ -1,5 +1,7 @@
 """A device with a driver at work, seen and changed through the control socket meanwhile."""
 
+import contextlib
+import socket
 import struct
 import threading
 
@@ -13,6 +15,7 @@ from emudev_avf.history import DEPTH, History
 from emudev_avf.registers import MAP
 from emudev_core.control.client import Client, ControlError
 from emudev_core.control.server import ControlServer
+from emudev_core.errors import TransportError
 from emudev_core.host import Host
 from emudev_core.testing.contract import turn_until
 from emudev_net.jit import compile_now
@@ -273,3 +276,39 @@ def test_a_long_reason_is_cut():
     history.request(8, 12)
     history.refuse("x" * 5000)
     assert len(next(iter(history)).reason) == 200
+
+
+def test_frames_pass_while_clients_ask_for_everything_and_send_rubbish(machine):
+    """The device is not disturbed: what is sent comes back, in a time that is the data's."""
+    stop = threading.Event()
+    answered = []
+
+    def pester():
+        while not stop.is_set():
+            with contextlib.suppress(OSError, TransportError):
+                if len(answered) % 2:
+                    with socket.socket(socket.AF_UNIX) as rude:
+                        rude.connect(str(machine.server.path))
+                        rude.sendall(b'{"op":"show","id":1,"device":"avf_emudev_0"}\n' * 20)
+                        rude.sendall(b"\xff" * 70_000)
+                else:
+                    with Client.connect(machine.server.path) as client:
+                        client.show(NAME)
+                answered.append(1)
+
+    threads = [threading.Thread(target=pester) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        mac = machine.driver.resources.mac
+        count = 0
+        while count < 50 or len(answered) < 6:
+            machine.driver.send(b"\2\0\0\0\0\1" + mac + b"\x88\xb5" + count.to_bytes(46, "big"))
+            back = []
+            while not back:
+                back = machine.driver.receive(1.0, queue=0) or machine.driver.receive(0.0, queue=1)
+            assert back[0].frame[14:60] == count.to_bytes(46, "big")
+            count += 1
+    finally:
+        stop.set()
+        turn_until(machine.host, lambda: not any(t.is_alive() for t in threads), 20)
