@@ -70,6 +70,7 @@ class AvfDriver:
         ring: Descriptors of each ring.
         buffer: Bytes of each receive buffer.
         caps: Capability flags to ask for.
+        rxdid: Format of the receive descriptors; more than 1 needs RX_FLEX_DESC.
         tell: Called with a line for people at each step.
     """
 
@@ -81,6 +82,7 @@ class AvfDriver:
         ring: int = 512,
         buffer: int = 2048,
         caps: int = LINUX_CAPS,
+        rxdid: int = 0,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.function = function
@@ -95,6 +97,7 @@ class AvfDriver:
         self._ring = ring
         self._buffer = buffer
         self._caps = caps
+        self._rxdid = rxdid
         self._tell = tell
         self._admin: AdminQueue | None = None
         self._resources: Resources | None = None
@@ -202,7 +205,9 @@ class AvfDriver:
         vectors = range(1, res.vectors)
         if not self.tx:
             self.tx = [TxRing(self.function, self._ring) for _ in range(pairs)]
-            self.rx = [RxRing(self.function, self._ring, self._buffer) for _ in range(pairs)]
+            self.rx = [
+                RxRing(self.function, self._ring, self._buffer, self._rxdid) for _ in range(pairs)
+            ]
         vector_of = {i: vectors[i % len(vectors)] for i in range(pairs)}
         if pairs > BIT_SET:
             map_vectors(admin, res.vsi, vector_of)
@@ -243,6 +248,7 @@ class AvfDriver:
                     ring_len=rx.length,
                     databuffer_size=rx.buffer,
                     max_pkt_size=frame,
+                    rxdid=rx.rxdid,
                     dma_ring_addr=rx.address,
                 ).pack()
             admin.request(Op.CONFIG_VSI_QUEUES, body)
@@ -308,9 +314,10 @@ class AvfDriver:
         headers: Headers | None = None,
         mss: int = 0,
         vlan: int | None = None,
+        vlan2: int | None = None,
     ) -> None:
         """Send one frame; see `TxRing.send`."""
-        tail = self.tx[queue].send(frame, headers=headers, mss=mss, vlan=vlan)
+        tail = self.tx[queue].send(frame, headers=headers, mss=mss, vlan=vlan, vlan2=vlan2)
         self._write("QTX_TAIL1", tail, queue)
 
     def receive(self, timeout: float = 1.0, *, queue: int = 0) -> list[Received]:

@@ -1,7 +1,7 @@
 """The driver's end of a queue pair: it posts buffers, sends frames and takes received ones.
 
 Plain Python, one frame at a time; `load` has the compiled loops. Descriptors and buffers lie in one
-guest page range each. Source: avf.md sections 6.1 to 6.7.
+guest page range each. Source: avf.md sections 6.1 to 6.8.
 """
 
 from __future__ import annotations
@@ -13,16 +13,28 @@ import attrs
 from ..descriptors import (
     DTYPE_DONE,
     DTYPE_MASK,
+    FLEX_EOF,
+    FLEX_IPE,
+    FLEX_L2TAG1P,
+    FLEX_L2TAG2P,
+    FLEX_L3L4P,
+    FLEX_L4E,
+    FLEX_RSS_VALID,
     RX_DD,
     RX_EOF,
     RX_ERR_IPE,
     RX_ERR_L4E,
     RX_EXT_FD_ID,
+    RX_EXT_L2TAG2P,
     RX_FLTSTAT_RSS,
     RX_L2TAG1P,
     RX_L3L4P,
     RX_SIZE,
+    RXDID_LEGACY,
+    RXDID_OVS_1,
+    RXDID_OVS_2,
     TX_SIZE,
+    RxFlexWriteback,
     RxPosted,
     RxWriteback,
     TxContext,
@@ -37,6 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Headers", "Received", "RxRing", "TxRing"]
 
+#: What a flexible descriptor says of a frame without a mark.
+NO_FLOW: Final = 0xFFFF_FFFF
 #: Bytes of a transmit buffer; longer frames take several descriptors.
 TX_BUFFER: Final = 4096
 
@@ -44,6 +58,9 @@ EOP: Final = 0x1
 RS: Final = 0x2
 ICRC: Final = 0x4
 IL2TAG1: Final = 0x8
+# Of a context descriptor.
+TSO: Final = 0x1
+IL2TAG2: Final = 0x4
 
 
 @attrs.frozen
@@ -85,6 +102,7 @@ class Received:
         checked: The device checked the checksums.
         bad: It found one wrong.
         mark: The mark of a flow rule, or None.
+        inner_vlan: TCI of a stripped inner tag, or None.
     """
 
     frame: bytes
@@ -94,6 +112,50 @@ class Received:
     checked: bool
     bad: bool
     mark: int | None = None
+    inner_vlan: int | None = None
+
+    def evolve(self, frame: bytes) -> Received:
+        """The same of a frame."""
+        return attrs.evolve(self, frame=frame)
+
+
+def read_legacy(raw: bytes) -> tuple[int, Received | None]:
+    """The length of a buffer, and what a legacy descriptor says if it is the last of a frame."""
+    done = RxWriteback.unpack(raw)
+    word = done.qword1
+    if not word & RX_EOF:
+        return done.length, None
+    return done.length, Received(
+        frame=b"",
+        ptype=done.ptype,
+        hash=done.hash if word & RX_FLTSTAT_RSS == RX_FLTSTAT_RSS else None,
+        vlan=done.l2tag1 if word & RX_L2TAG1P else None,
+        checked=bool(word & RX_L3L4P),
+        bad=bool(word & (RX_ERR_IPE | RX_ERR_L4E)),
+        mark=done.fd_id if done.ext_status & RX_EXT_FD_ID else None,
+        inner_vlan=done.l2tag2_2 if done.ext_status & RX_EXT_L2TAG2P else None,
+    )
+
+
+def read_flexible(raw: bytes) -> tuple[int, Received | None]:
+    """The same of a descriptor in a flexible format."""
+    done = RxFlexWriteback.unpack(raw)
+    status = done.status_error0
+    if not status & FLEX_EOF:
+        return done.length, None
+    value, flow = done.hash, done.flow
+    if done.rxdid in (RXDID_OVS_1, RXDID_OVS_2):
+        value, flow = flow, value
+    return done.length, Received(
+        frame=b"",
+        ptype=done.ptype,
+        hash=value if status & FLEX_RSS_VALID else None,
+        vlan=done.l2tag1 if status & FLEX_L2TAG1P else None,
+        checked=bool(status & FLEX_L3L4P),
+        bad=bool(status & (FLEX_IPE | FLEX_L4E)),
+        mark=None if flow == NO_FLOW else flow,
+        inner_vlan=done.l2tag2_2 if done.status_error1 & FLEX_L2TAG2P else None,
+    )
 
 
 class TxRing:
@@ -140,6 +202,7 @@ class TxRing:
         headers: Headers | None = None,
         mss: int = 0,
         vlan: int | None = None,
+        vlan2: int | None = None,
         buffers: int = TX_BUFFER,
     ) -> int:
         """Write the descriptors of one frame.
@@ -148,7 +211,8 @@ class TxRing:
             frame: Ethernet frame without FCS.
             headers: Requests a checksum, or segmentation with `mss`.
             mss: Payload bytes of a segment; 0 does not segment.
-            vlan: TCI of a tag for the device to insert.
+            vlan: TCI of a tag for the device to insert, by L2TAG1.
+            vlan2: TCI of one to insert by L2TAG2; the outer one if there are both.
             buffers: Bytes for each descriptor, at most 4096.
 
         Returns:
@@ -159,16 +223,21 @@ class TxRing:
         """
         self.reap()
         pieces = [frame[i : i + buffers] for i in range(0, len(frame), buffers)]
-        needed = len(pieces) + bool(mss)
+        context = bool(mss) or vlan2 is not None
+        needed = len(pieces) + context
         if needed >= self.length - (self.next - self._clean) % self.length:
             raise DriverError(f"no room for {needed} descriptors in a ring of {self.length}")
         first = self.next
         lengths = headers or Headers(mac=0, ip=0, l4=0, protocol="")
         command = ICRC | (headers.command if headers else 0) | (0 if vlan is None else IL2TAG1)
-        if mss:
+        if context:
             payload = len(frame) - lengths.mac - lengths.ip - lengths.l4
-            context = TxContext(tunnel=0, qword1=tx_context_qword1(1, tso_length=payload, mss=mss))
-            self._put(context.pack())
+            word = tx_context_qword1(
+                (TSO if mss else 0) | (0 if vlan2 is None else IL2TAG2),
+                tso_length=payload if mss else 0,
+                mss=mss,
+            )
+            self._put(TxContext(tunnel=0, l2tag2=vlan2 or 0, qword1=word).pack())
         for i, piece in enumerate(pieces):
             offset = self._base + self.next * TX_BUFFER
             self.page.write(offset, piece)
@@ -212,9 +281,13 @@ class RxRing:
         function: The function.
         length: Descriptors, a multiple of 32.
         buffer: Bytes of each buffer, a multiple of 128, 1024 to 16256.
+        rxdid: Format of the descriptors.
     """
 
-    def __init__(self, function: GuestFunction, length: int = 512, buffer: int = 2048) -> None:
+    def __init__(
+        self, function: GuestFunction, length: int = 512, buffer: int = 2048, rxdid: int = 0
+    ) -> None:
+        self.rxdid = rxdid
         self.length = length
         self.buffer = buffer
         self._base = (length * RX_SIZE + 4095) & ~4095
@@ -258,25 +331,16 @@ class RxRing:
         """Take the frames that are complete and post their buffers again (write the tail then)."""
         frames = []
         while self.page.read_u64(self.next * RX_SIZE + 8) & RX_DD:
-            done = RxWriteback.unpack(self.page.read(self.next * RX_SIZE, RX_SIZE))
-            data = self.page.read(self._base + self.next * self.buffer, done.length)
+            raw = self.page.read(self.next * RX_SIZE, RX_SIZE)
+            read = read_flexible if self.rxdid > RXDID_LEGACY else read_legacy
+            length, received = read(raw)
+            data = self.page.read(self._base + self.next * self.buffer, length)
             self._post(self.next)
             self.next = (self.next + 1) % self.length
             self._pieces.append(data)
-            if not done.qword1 & RX_EOF:
+            if received is None:
                 continue
-            word = done.qword1
-            frames.append(
-                Received(
-                    frame=b"".join(self._pieces),
-                    ptype=done.ptype,
-                    hash=done.hash if word & RX_FLTSTAT_RSS == RX_FLTSTAT_RSS else None,
-                    vlan=done.l2tag1 if word & RX_L2TAG1P else None,
-                    checked=bool(word & RX_L3L4P),
-                    bad=bool(word & (RX_ERR_IPE | RX_ERR_L4E)),
-                    mark=done.fd_id if done.ext_status & RX_EXT_FD_ID else None,
-                )
-            )
+            frames.append(received.evolve(b"".join(self._pieces)))
             self._pieces = []
         return frames
 
