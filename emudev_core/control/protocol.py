@@ -374,7 +374,7 @@ def decode_reply(line: bytes) -> Reply:
 def _decode(decoder: msgspec.json.Decoder[Any], line: bytes, what: str) -> Any:
     try:
         return decoder.decode(line)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise DecodeError(f"expected {what}: {exc}", errno=22) from exc
 
 
@@ -382,7 +382,7 @@ def id_of(line: bytes) -> int:
     """The id of a line that is no request, if it has a valid one; else 0."""
     try:
         found = _IDS.decode(line).get("id")
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 0
     return found if type(found) is int and 0 <= found < 2**53 else 0
 

@@ -285,6 +285,8 @@ def test_a_follower_that_goes_is_not_subscribed_any_more(wire, device, server):
     [
         (b"hello", "request", "malformed"),
         (b"\xff\xfe", "request", "malformed"),
+        (b'{"op":"show","id":5,"device":"\xff"}', "request", "utf-8"),
+        (b'{"op":"show","id":5,"de\x80ice":"x"}', "request", "utf-8"),
         (b"[1,2]", "request", "Expected `object`"),
         (b'{"op":"lst","id":4}', "request", "Invalid value 'lst'"),
         (b'{"op":"list"}', "request", "missing required field `id`"),

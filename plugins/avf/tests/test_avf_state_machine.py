@@ -313,5 +313,5 @@ class Driver(RuleBasedStateMachine):
 
 TestDriver = Driver.TestCase
 TestDriver.settings = settings(
-    max_examples=1000 if LONG else 60, stateful_step_count=80 if LONG else 40, deadline=None
+    max_examples=1000 if LONG else 40, stateful_step_count=80 if LONG else 40, deadline=None
 )
