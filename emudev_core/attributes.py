@@ -13,6 +13,7 @@ __all__ = [
     "MTU",
     "PROMISCUOUS",
     "ADMIN_LINK",
+    "ADMIN_MTU",
     "PF_RESET",
     "AttributeInfo",
     "AttributeValue",
@@ -32,6 +33,8 @@ MTU: Final = "mtu"
 PROMISCUOUS: Final = "promiscuous"
 #: str, writable: ``auto`` (the link follows the backend), ``up`` or ``down``.
 ADMIN_LINK: Final = "admin_link"
+#: int, writable: what the user wants `MTU` to be, which backends leave alone; bytes.
+ADMIN_MTU: Final = "admin_mtu"
 #: str, writable: set to ``announced`` or ``silent`` to reset the guest's function from outside.
 PF_RESET: Final = "pf_reset"
 

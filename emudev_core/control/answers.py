@@ -13,7 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
-from ..attributes import ADMIN_LINK, LINK, MAC, MTU, PF_RESET, SPEED, AttributeInfo
+from ..attributes import (
+    ADMIN_LINK,
+    ADMIN_MTU,
+    LINK,
+    MAC,
+    MTU,
+    PF_RESET,
+    SPEED,
+    AttributeInfo,
+)
 from ..device import Device
 from ..errors import DeviceError, EmudevError
 from ..lifecycle import State as Lifecycle
@@ -375,7 +384,9 @@ def _pf_reset(device: Device, *, silent: bool = False) -> None:
 
 def _update(registry: Registry, request: Update) -> Answer:
     device = find_device(registry, request.device)
-    values = {MAC: request.mac, MTU: request.mtu}
+    known = {info.name for info in device.get_attributes()}
+    mtu = ADMIN_MTU if ADMIN_MTU in known else MTU
+    values = {MAC: request.mac, mtu: request.mtu}
     wanted = {name: value for name, value in values.items() if value is not None}
     if not wanted:
         raise Refusal("request", "update changes nothing", "mac or mtu", "neither")

@@ -560,8 +560,9 @@ def test_attributes_are_listed_and_checked(machine):
     assert (machine.device.get_attr("caps"),) == granted
     assert machine.device.get_attr("mtu") == 9702
     for name, value in (
-        ("mtu", 9703),
-        ("mtu", 67),
+        ("mtu", 1500),
+        ("admin_mtu", 9703),
+        ("admin_mtu", 67),
         ("admin_link", "sideways"),
         ("speed", 0),
         ("mac", "nonsense"),

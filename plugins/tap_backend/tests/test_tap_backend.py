@@ -465,3 +465,19 @@ def test_a_failed_start_leaves_no_descriptor(joined, host, monkeypatch):
     with pytest.raises(BackendError, match="can't set mtu"):
         joined.start(mtu=9000)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_interface_and_its_queues_are_shown(joined, host):
+    def rows(name):
+        [section] = [one for one in joined.backend.emudev_get_state() if one.name == name]
+        return [dict(row) for row in section.read()]
+
+    nic = joined.start()
+    [tap] = rows("tap")
+    assert (tap["interface"], tap["attached"], tap["queues"]) == ("tap0", True, 1)
+    nic.queues[1].send(plain())
+    nic.queues[1].doorbell.ring()
+    joined.until(lambda: any(row["value"] for row in rows("tap-queues")))
+    assert {(row["queue"], row["direction"]) for row in rows("tap-queues")} == {
+        (0, "rx"), (0, "tx")
+    }  # fmt: skip

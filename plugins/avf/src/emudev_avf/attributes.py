@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emudev_core.attributes import (
     ADMIN_LINK,
+    ADMIN_MTU,
     LINK,
     MAC,
     MTU,
@@ -93,11 +94,12 @@ def add_attributes(device: AvfDevice) -> None:
         lambda: mac_text(vf.lasting.mac),
         set_mac,
     )
+    # Not the same: backends set a writable `mtu` to that of their interface.
+    table.add(MTU, int, "largest MTU that the guest may set, bytes", lambda: vf.mtu)
     table.add(
-        MTU,
+        ADMIN_MTU,
         int,
-        "largest MTU that the guest may set, bytes; a new one, up to that of the configuration, is"
-        " told to the guest at its next reset",
+        "sets mtu, up to that of the configuration; told to the guest at its next reset",
         lambda: vf.mtu,
         set_mtu,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from emudev_core.loop import READ, Watch
 from emudev_core.memory import EMPTY_TABLE, MemoryRegion, MemoryTable
 from emudev_core.queues import DeviceInfo, Direction, Doorbell, IrqInfo, QueueInfo
 from emudev_core.regions import ResetKind
+from emudev_core.sections import Row, Section
 from emudev_core.specs import ProviderContext
 from emudev_net.jit import Compilation
 
@@ -390,6 +391,44 @@ class MemifDevice:
         """See `attributes`."""
         self._attributes.set(name, value)
         return True
+
+    # -- for people
+
+    @hookimpl
+    def emudev_get_state(self) -> list[Section]:
+        """The peer and the rings."""
+        return [
+            Section("peer", "who is at the other end", self._peer_rows),
+            Section("rings", "rings as they are shared with the peer", self._ring_rows),
+        ]
+
+    def _peer_rows(self) -> Iterator[Row]:
+        yield {
+            "role": self.role.value,
+            "connected": self.up,
+            "program": self.peer.program,
+            "interface": self.peer.interface,
+            "process": self.peer.process,
+            "status": self.status,
+            "connects": self.connects,
+            "refusals": self.refusals,
+            "breaches": self.breaches,
+        }
+
+    def _ring_rows(self) -> Iterator[Row]:
+        for queue in range(2 * self.pairs):
+            counted = self.rings.stats(queue)
+            reasons = {name: count for name, count in counted.dropped.items() if count}
+            yield {
+                "queue": queue,
+                "direction": "tx" if queue % 2 else "rx",
+                "connected": self.rings.connected(queue),
+                "slots": self.rings.size(queue),
+                "packets": counted.packets,
+                "bytes": counted.bytes,
+                "dropped": sum(reasons.values()),
+                "reasons": ", ".join(f"{name} {count}" for name, count in reasons.items()),
+            }
 
     # -- saving
 

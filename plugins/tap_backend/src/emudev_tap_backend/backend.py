@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from emudev_core.errors import BackendError, ConfigError, DeviceError, EmudevErr
 from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
 from emudev_core.queues import QueueKernel, rx_queue, tx_queue
+from emudev_core.sections import Row, Section
 from emudev_net import flow, worker_kernels
 from emudev_net.jit import Compilation, Kernel, compile_all, jit_wanted
 
@@ -146,6 +148,34 @@ class TapBackend:
     def stats(self) -> dict[str, Any]:
         """Counters since the interface was attached: see `Wiring.stats`; empty while it is not."""
         return {} if self._wiring is None else self._wiring.stats()
+
+    @hookimpl
+    def emudev_get_state(self) -> list[Section]:
+        """The interface, and its queues with their counters."""
+        return [
+            Section("tap", "the interface on the host", self._interface_rows),
+            Section("tap-queues", "its queues, rx towards the guest", self._queue_rows),
+        ]
+
+    def _interface_rows(self) -> Iterator[Row]:
+        tap = self._tap
+        yield {
+            "interface": self._name,
+            "attached": tap is not None,
+            "up": self._admin_up,
+            "link": self._up,
+            "queues": 0 if tap is None else len(tap.fds),
+            "vnet_header": 0 if tap is None else tap.header,
+            "takes": "" if tap is None else str(tap.takes),
+            "malformed": self.stats().get("malformed", 0),
+        }
+
+    def _queue_rows(self) -> Iterator[Row]:
+        counted = self.stats()
+        for direction in ("rx", "tx"):
+            for queue, counters in enumerate(counted.get(direction, ())):
+                for name, value in counters.items():
+                    yield {"queue": queue, "direction": direction, "counter": name, "value": value}
 
     # -- attaching
 
