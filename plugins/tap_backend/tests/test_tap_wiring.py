@@ -112,6 +112,32 @@ def test_a_disabled_queue_leaves_its_frames_with_the_host(setup):
     assert s.tap.carrier is False
 
 
+def test_the_answer_of_the_host_goes_to_the_guest_in_the_turn_of_the_question(setup):
+    s = setup()
+    s.enable(0, 1)
+    s.turn()
+
+    def ask():
+        s.tap.hosts[0].send(PLAIN + bytes(60))
+        s.nic.queues[1].doorbell.ring()
+
+    s.loop.call_soon(ask)
+    s.loop.turn(0)
+    assert len(s.nic.queues[0].got) == 1
+
+
+def test_a_doorbell_does_not_look_for_frames_that_the_guest_has_no_room_for(setup):
+    s = setup()
+    s.enable(0, 1)
+    s.nic.queues[0].room = 0
+    s.tap.hosts[0].send(PLAIN + bytes(60))
+    s.turn()
+    pushes = s.nic.queues[0].pushes
+    s.nic.queues[1].doorbell.ring()
+    s.turn()
+    assert s.nic.queues[0].pushes == pushes
+
+
 def test_enabling_drops_what_waited_and_raises_the_carrier(setup):
     s = setup()
     s.tap.hosts[0].send(PLAIN + bytes(60))

@@ -2,8 +2,9 @@
 
 - Guest to TAP, one flow a queue pair: woken by the pair's transmit doorbell; while the TAP has no
   room, by its descriptor being writable.
-- TAP to guest, one flow a TAP queue: woken by its descriptor being readable; while the device has
-  no room, by any receive doorbell, and the descriptor is not looked at.
+- TAP to guest, one flow a TAP queue: woken by its descriptor being readable, and behind each flow
+  from the guest, since the host often answers at once; while the device has no room, by any receive
+  doorbell, and the descriptor is not looked at.
 
 With workers their threads run the flows, and the same things wake them: doorbells by way of the
 loop, descriptors by themselves. A TAP queue belongs to one worker, with all flows that share it.
@@ -99,6 +100,15 @@ class _Queue:
     def _no_room_there(self) -> None:
         self._blocked = True
         self._arm()
+
+    def look(self) -> None:
+        """Look for frames of the host behind those of the guest.
+
+        It has answered many of them by the time that they are written, and to hear of that from the
+        loop takes a turn.
+        """
+        if self._worker is None and self.active and not self._blocked:
+            self.flow.kick()
 
     def room(self) -> None:
         """The device may have room again."""
@@ -204,6 +214,7 @@ class Wiring:
         self._flows.append(flow)
         queue.add_sender(flow)
         self._subscribe(info, flow.kick)
+        self._subscribe(info, queue.look)  # behind it: the order of the doorbell's subscribers
         self._subscribe(self._device.get_queue_info(rx_queue(pair)), self._room)
 
     def _subscribe(self, info: QueueInfo, callback: Callable[[], None]) -> None:
