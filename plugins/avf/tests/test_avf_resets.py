@@ -129,6 +129,29 @@ def test_a_restored_reset_goes_on(resets, clock):
     assert resets.rstat == 2
 
 
+def test_a_reset_that_waits_for_stores_has_all_its_patience_after_one_that_was_cut_short(clock):
+    busy = True
+    resets = Resets(clock, lambda e: None, lambda: None, lambda: busy)
+
+    def wait():
+        """How often the clock runs before the reset is over all the same."""
+        resets.happen(E.SILENT)
+        count = 0
+        while resets.state is S.IN_PROGRESS:
+            clock.run_next()
+            count += 1
+        resets.happen(E.POWER)
+        return count
+
+    whole = wait()
+    assert whole > 60  # a second, in steps of 15 ms
+    resets.happen(E.SILENT)
+    for _ in range(50):
+        clock.run_next()
+    resets.happen(E.FUNCTION)
+    assert wait() == whole
+
+
 def test_the_diagram_shows_every_transition():
     text = mermaid()
     assert text.count("-->") == 1 + len(NEXT)

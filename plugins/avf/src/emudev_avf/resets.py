@@ -177,6 +177,7 @@ class Resets:
 
     def cancel(self) -> None:
         """Stop the clock."""
+        self._late = 0.0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -187,5 +188,4 @@ class Resets:
             self._late += DURATION
             self._timer = self._loop.call_later(DURATION, self._due)
             return
-        self._late = 0.0
         self.happen(ResetEvent.DUE)
