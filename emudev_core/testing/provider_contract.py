@@ -7,6 +7,7 @@ import os
 import random
 from typing import ClassVar
 
+import msgspec
 import pytest
 
 from ..device import Device
@@ -105,6 +106,20 @@ class ProviderContract(Contract):
             device.get_attr("no-such-attribute")
         with pytest.raises(DeviceError):
             device.set_attr("no-such-attribute", 1)
+
+    def test_what_it_shows_can_be_read_in_every_state(self, device: Device) -> None:
+        """Sections (`emudev ctl show`) have plain rows of equal columns, and names of their own."""
+        for _ in range(2):
+            shown = device.get_state()
+            for member in {id(member): member for member, _ in shown}.values():
+                names = [section.name for owner, section in shown if owner is member]
+                assert len(names) == len(set(names))
+            for _, section in shown:
+                rows = [dict(row) for row in section.read()]
+                assert len({tuple(row) for row in rows}) <= 1, section.name
+                msgspec.json.encode(rows)
+            if device.state is State.STARTED:
+                device.stop()
 
     def test_regions_are_in_order_and_constant(self, device: Device) -> None:
         """The index of a region is its place."""
