@@ -93,6 +93,8 @@ bind_nic() {
     path=/sys/bus/pci/devices/$pci
     [ -n "$driver" ] || { driver=uio_pci_generic && [ -e "$path/iommu_group" ] && driver=vfio-pci; }
     modprobe "$driver" || fail "no driver $driver"
+    # By hand, since nobody in the guest answers the kernel's wish for it.
+    [ "$driver" != vfio-pci ] || modprobe vfio_iommu_type1 || fail "no vfio_iommu_type1"
     [ ! -e "$path/driver" ] || echo "$pci" >"$path/driver/unbind"
     echo "$driver" >"$path/driver_override"
     echo "$pci" >/sys/bus/pci/drivers_probe
