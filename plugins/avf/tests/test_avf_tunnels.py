@@ -5,6 +5,7 @@ IPv4, 43 a GRE or UDP tunnel, 58 Ethernet in one, 73 with a VLAN tag; 66 more if
 IPv6.
 """
 
+import random
 import struct
 
 import pytest
@@ -161,6 +162,23 @@ def test_an_inner_checksum_that_this_host_completes_is_good(guest):
     assert ones_sum(data[inner:]) == 0xFFFF
     assert first.qword1 & L3L4P
     assert not second.qword1 & L3L4P
+
+
+@pytest.mark.parametrize("rxdid", [0, 17, 18, 20, 21, 22, 25])
+def test_mangled_tunnels_are_delivered_as_they_are(guests, rxdid):
+    guest = guests(rxdid=rxdid)
+    dice = random.Random(rxdid)
+    pool = [guest.take(2048)]
+    for packet, _ in TYPES * 4:
+        frame = bytearray(ether(packet, tag=dice.choice([b"", TAG, TAG + TAG])))
+        for _ in range(dice.randrange(4)):
+            frame[dice.randrange(12, len(frame))] = dice.randrange(256)
+        frame = bytes(frame[: dice.randrange(14, len(frame) + 1)])
+        guest.post(1, addresses=pool)
+        assert guest.deliver(frame, split=dice.choice([0, 9])) > 0
+        ((data, (done,)),) = guest.received()
+        assert data == frame.ljust(60, b"\0")
+        assert done.ptype < 154
 
 
 # -- transmit
