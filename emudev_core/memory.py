@@ -169,6 +169,7 @@ class MemoryTable:
     Attributes:
         regions: All of them, by guest address.
         generation: As given.
+        by_message: How many of them only messages reach.
         token: Stands for this table, and no other.
         step: How it came from another table by one change, for whoever keeps a form of its own of
             each: the other's token, the number of the first region that differs, how many of the
@@ -178,11 +179,12 @@ class MemoryTable:
         ValueError: Two regions overlap; the message names both.
     """
 
-    __slots__ = ("_starts", "generation", "regions", "step", "token")
+    __slots__ = ("_starts", "by_message", "generation", "regions", "step", "token")
 
     def __init__(self, regions: Iterable[MemoryRegion] = (), generation: int = 0) -> None:
         self.regions = tuple(sorted(regions, key=lambda r: r.guest))
         self.generation = generation
+        self.by_message = sum(r.host is None for r in self.regions)
         self.token = object()
         self.step: tuple[object, int, int, int] | None = None
         self._starts = [r.guest for r in self.regions]
@@ -203,6 +205,7 @@ class MemoryTable:
         return self._next(
             (*self.regions[:at], region, *self.regions[at:]),
             [*self._starts[:at], region.guest, *self._starts[at:]],
+            self.by_message + (region.host is None),
             (self.token, at, 0, 1),
         )
 
@@ -212,23 +215,26 @@ class MemoryTable:
         if len(gone) == 1:  # an IOMMU unmaps page by page, of thousands
             at = bisect_left(self._starts, *gone)
             if self._starts[at : at + 1] == [*gone]:
+                by_message = self.by_message - (self.regions[at].host is None)
                 return self._next(
                     self.regions[:at] + self.regions[at + 1 :],
                     self._starts[:at] + self._starts[at + 1 :],
+                    by_message,
                     (self.token, at, 1, 0),
                 )
         rest = tuple(r for r in self.regions if r.guest not in gone)
-        return self._next(rest, [r.guest for r in rest])
+        return self._next(rest, [r.guest for r in rest], sum(r.host is None for r in rest))
 
     def _next(
         self,
         regions: tuple[MemoryRegion, ...],
         starts: list[int],
+        by_message: int,
         step: tuple[object, int, int, int] | None = None,
     ) -> Self:
         made = type(self).__new__(type(self))
         made.regions, made.generation, made._starts = regions, self.generation + 1, starts
-        made.token, made.step = object(), step
+        made.by_message, made.token, made.step = by_message, object(), step
         return made
 
     def overlap(self, address: int, size: int) -> MemoryRegion | None:

@@ -142,3 +142,18 @@ def _settled(server):
         if used.descriptors == before.descriptors and used.threads == before.threads:
             break
     return used
+
+
+@pytest.mark.guest(shared=False)
+def test_memory_that_cannot_be_mapped_is_reached_by_messages_with_one_warning(
+    server, guest, emudev
+):
+    assert guest.script("tcp", BYTES=200_000)["FAILURES"] == "0"
+    guest.sh("nic_up && ip link set eth0 mtu 9000 && until_true 10 ping -q -c 1 -W 1 $HOST_IP")
+    # An interval of less would have ping wait for two round trips only.
+    for size in (0, 56, 1472, 2048, 4055, 8972):
+        guest.sh(f"ping -q -c 3 -i 1 -W 5 -M do -s {size} $HOST_IP | grep -q ' 0% packet loss'")
+    warnings = [line for line in server.log.read_text().splitlines() if "can't be mapped" in line]
+    assert len(warnings) == 1
+    assert "-object memory-backend-memfd,id=mem,size=SIZE,share=on" in warnings[0]
+    assert "-machine memory-backend=mem" in warnings[0]

@@ -65,6 +65,10 @@ class Machine:
                 return [one.frame[12:] for one in got]
         raise AssertionError("nothing came back")
 
+    def pause(self):
+        """Let device and client go on for a moment."""
+        self.client.pause(0.005)
+
     def close(self):
         self.function.close()
         self.host.close()
@@ -154,6 +158,44 @@ def test_memory_of_both_kinds_goes_together(machine, mapped):
     guest.boot(by_message=lambda number: number != mapped)
     for seed in range(3):
         assert guest.echoed(body(600, seed)) == [body(600, seed)]
+
+
+def test_buffers_that_cannot_be_mapped_behind_rings_that_can(machine):
+    guest = machine()
+    driver = guest.boot(by_message=lambda number: False, ring=64)
+    assert guest.echoed(body(600)) == [body(600)]
+    assert guest.provider.messages.queue(guest.provider.port.tx[0]) is None
+    far = GuestFunction.map_memory(guest.function, 1 << 20, by_message=True)
+    tx, rx = driver.tx[0], driver.rx[0]
+    # Descriptors that are in the mapped rings point to memory that is not from here on.
+    frame = PEER + driver.resources.mac + body(700)
+    far.write(0, frame)
+    index = tx.next
+    tx.page.write_u64(index * 16, far.address)
+    tx.page.write_u64(index * 16 + 8, 0x30 | len(frame) << 34)
+    for slot in range(64):
+        rx.page.write_u64(slot * 32, far.address + 4096 * (slot + 1))
+        rx.page.write_u64(slot * 32 + 8, 0)
+    head = guest.provider.port.rx[0].head
+    guest.function.bar[0]["QTX_TAIL1", 0] = (index + 1) % 64
+    guest.until(lambda: guest.pause() or rx.page.read_u64(head * 32 + 8) & 1)
+    assert far.read(4096 * (head + 1), len(frame)) == frame[6:12] + frame[:6] + frame[12:]
+    assert rx.page.read_u64(head * 32 + 8) >> 38 & 0x3FFF == len(frame)
+    guest.until(lambda: guest.pause() or tx.page.read_u64(index * 16 + 8) & 0xF == 0xF)
+    port = guest.provider.port
+    assert port.tx[0].drops["address"] == port.rx[0].drops["address"] == 0
+
+
+def test_an_address_that_is_nowhere_is_dropped_and_counted(machine):
+    guest = machine()
+    driver = guest.boot(ring=64)
+    tx = driver.tx[0]
+    index = tx.next
+    tx.page.write_u64(index * 16, 0x7000_0000_0000)
+    tx.page.write_u64(index * 16 + 8, 0x30 | 100 << 34)
+    guest.function.bar[0]["QTX_TAIL1", 0] = (index + 1) % 64
+    guest.until(lambda: guest.pause() or tx.page.read_u64(index * 16 + 8) & 0xF == 0xF)
+    assert guest.provider.port.tx[0].drops["address"] == 1
 
 
 def test_queues_that_were_disabled_and_enabled_again_start_anew(machine):

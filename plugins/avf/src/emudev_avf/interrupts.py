@@ -375,6 +375,10 @@ class Vector:
         self.throttle_queues(True, 0)
         self.throttle_queues(False, 1)
 
+    def arm(self) -> None:
+        """Let it fire once more, for a vector that no guest knows of."""
+        self._change(INTENA, 0)
+
     def control(self, value: int) -> None:
         """Apply a write to DYN_CTL01 or DYN_CTLN1.
 

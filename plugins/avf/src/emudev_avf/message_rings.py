@@ -12,7 +12,8 @@ Nothing here waits: the client answers when it can. A QEMU that waits for an ans
 no message meanwhile. What may be on its way is bounded by `WINDOW` descriptors a queue, and by the
 transport. Buffers of a mirrored queue may lie in memory of either kind.
 
-A queue keeps its mirror until it is disabled. Stores that had been sent by then can't be revoked,
+A queue whose ring is mapped is mirrored, too, once a kernel has met a buffer that is not. A queue
+keeps its mirror until it is disabled. Stores that had been sent by then can't be revoked,
 and nothing else is sent; whoever answers for the queue waits until they are done (`busy`).
 
 Source: avf.md sections 6.1 to 6.9; vfio-user specification, "VFIO_USER_DMA_READ" and
@@ -389,12 +390,14 @@ class MessagePlane:
         port.messages = self
         self.mark = self._task.mark
 
-    def _open(self) -> None:
-        """Be told by kernels, from the first queue on."""
+    def open(self) -> None:
+        """Be told by kernels, from the first memory on that only messages reach."""
+        if self._fd >= 0:
+            return
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._watch = self._loop.watch(self._fd, self._woken)
         self._port.wake.bind(self._fd)
-        self._port.wake.control(1)
+        self._port.wake.arm()
 
     @property
     def busy(self) -> bool:
@@ -405,16 +408,15 @@ class MessagePlane:
         """The mirrored queue of a ring, if it has one."""
         return self._queues.get(ring)
 
-    def look(self, ring: Ring) -> MessageQueue | None:
-        """Mirror an enabled ring if messages are the way to it; kernels rest."""
+    def look(self, ring: Ring, *, buffers: bool = False) -> MessageQueue | None:
+        """Mirror an enabled ring if messages are the way to it, or its buffers; kernels rest."""
         found = self._queues.get(ring)
         if found is not None:
             found.rung()
             return found
-        if not self._by_message(ring):
+        if not buffers and not self._by_message(ring):
             return None
-        if self._watch is None:
-            self._open()
+        self.open()
         mirror = self._mirrors.get(ring)
         if mirror is None:
             mirror = self._mirrors[ring] = Mirror()
@@ -452,7 +454,12 @@ class MessagePlane:
 
     def _woken(self, _: int) -> None:
         os.eventfd_read(self._fd)
-        self._port.wake.control(1)
+        self._port.wake.arm()
+        for ring in (*self._port.rx, *self._port.tx):
+            if ring.asks:
+                with self._port.paused():
+                    ring.locate(look=True)
+                ring.doorbell.ring()
         self.mark()
 
     def _run(self) -> None:

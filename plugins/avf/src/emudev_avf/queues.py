@@ -19,6 +19,7 @@ from .words import (
     Q_DOORBELL,
     Q_ENABLED,
     Q_EPOCH,
+    Q_FAR,
     Q_HEAD,
     Q_INDEX,
     Q_LENGTH,
@@ -169,16 +170,25 @@ class Ring:
         self._set(Q_HEAD, 0)
         self.locate()
 
+    @property
+    def asks(self) -> bool:
+        """Whether a kernel has met a buffer that only messages may reach."""
+        return self._get(Q_FAR) != 0
+
     def locate(self, *, look: bool = False) -> None:
         """Look the ring up in the port's memory table; done at each change of the table.
 
         Args:
-            look: Have it mirrored if it is enabled and only messages reach it.
+            look: Have it mirrored if it is enabled and only messages reach it, or a buffer of it.
         """
         messages = self._port.messages
         if messages is not None and look and self.enabled:
-            mirrored = messages.look(self)
+            mirrored = messages.look(self, buffers=self.asks)
             if mirrored is not None:
+                self._set(Q_FAR, 0)
+                if self._get(Q_RING_HOST) != mirrored.ring_address:
+                    # What was shown of the ring itself is not to complete anything.
+                    self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
                 self._set(Q_RING_HOST, mirrored.ring_address)
                 self._set(Q_MEMORY, mirrored.table_address)
                 self._set(Q_DOORBELL, mirrored.tail_address)
@@ -214,6 +224,7 @@ class Ring:
         with self._port.paused():
             self._enabled(OFF)
             self._set(Q_EPOCH, self._get(Q_EPOCH) + 1 & 0xFFFF)
+            self._set(Q_FAR, 0)
             if self._port.messages is not None:
                 self._port.messages.drop(self)
             self.locate()

@@ -6,9 +6,20 @@ from emudev_net.jit import inline
 from emudev_net.memory import WRITE, translate
 from emudev_net.primitives import atomic_or64, load64, load64_relaxed, store64, store64_release
 
-from .words import P_DUE, P_RX_DUE, Q_MEMORY, Q_PORT, Q_RING, Q_RING_HOST, Q_VECTOR
+from .words import (
+    P_DUE,
+    P_FAR,
+    P_MEMORY,
+    P_RX_DUE,
+    Q_FAR,
+    Q_MEMORY,
+    Q_PORT,
+    Q_RING,
+    Q_RING_HOST,
+    Q_VECTOR,
+)
 
-__all__ = ["add", "mark_received", "mark_sent", "ring_entry"]
+__all__ = ["add", "ask_messages", "mark_received", "mark_sent", "ring_entry"]
 
 
 @inline
@@ -19,6 +30,22 @@ def ring_entry(state: int, index: int, size: int) -> int:
         return host + index * size
     memory = load64(state + Q_MEMORY)
     return translate(memory, load64(state + Q_RING) + index * size, size, WRITE)
+
+
+@inline
+def ask_messages(state: int) -> int:
+    """Ask that a queue be mirrored, for a buffer that is not there: messages may reach it.
+
+    Returns:
+        1 if that may help; the packet waits. 0 if the buffer can't be had.
+    """
+    port = load64(state + Q_PORT)
+    vector = load64(port + P_FAR)
+    if vector == 0 or load64(state + Q_MEMORY) != load64(port + P_MEMORY):
+        return 0
+    store64(state + Q_FAR, 1)
+    atomic_or64(port + P_DUE, 1 << vector)
+    return 1
 
 
 @inline

@@ -39,6 +39,7 @@ from .words import (
     P_CLASS0,
     P_CRC_TABLE,
     P_DUE,
+    P_FAR,
     P_HOLD,
     P_INSERT_OUTER,
     P_INSERT_TPID,
@@ -240,6 +241,10 @@ class Port:
             former = self._tables.get(P_MEMORY)
             assert former is None or isinstance(former, KernelTable)
             self._swap(P_MEMORY, KernelTable(table, former))
+            self.words[P_FAR // 8] = 0
+            if self.messages is not None and table.by_message:
+                self.messages.open()
+                self.words[P_FAR // 8] = self.wake.index
             for ring in (*self.rx, *self.tx):
                 ring.locate(look=True)
 

@@ -44,8 +44,9 @@ from .descriptors import (
     RX_SIZE,
 )
 from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rule
+from .interrupts import raise_due
 from .pacing import UNLIMITED, frames_allowed, pacing_vector, self_paced
-from .ring_memory import add, ring_entry
+from .ring_memory import add, ask_messages, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, completed_checksum
 from .rx_patience import may_wait
@@ -210,6 +211,9 @@ def find_places(port: int, queue: int, frame: int) -> int:
             if host == 0:
                 got = span(memory, guest, part, WRITE)
                 host = translate(memory, guest, got, WRITE)
+            if host == 0 and ask_messages(queue):
+                raise_due(port)
+                return NO_ROOM
             if host == 0 or places == MAX_PLACES:
                 reject(queue, frame, i + 1)
                 return UNPLACED + RX_ADDRESS

@@ -64,7 +64,7 @@ from .descriptors import (
     TX_SIZE_SHIFT,
 )
 from .interrupts import raise_due
-from .ring_memory import add, mark_sent, ring_entry
+from .ring_memory import add, ask_messages, mark_sent, ring_entry
 from .shaper import allowance, charge, hold
 from .tx_offloads import BAD, FULL, PARTIAL, READY, prepare_checksum, prepare_segmentation, put_tag
 from .words import (
@@ -196,6 +196,9 @@ def walk(state: int, burst: int, row: int, capacity: int, index: int, tail: int)
                         return FULL
                     reason = BAD_COUNT
                 elif row == -2:
+                    if ask_messages(state):
+                        raise_due(load64(state + Q_PORT))
+                        return PARTIAL
                     reason = BAD_ADDRESS
             if qword1 & TX_EOP:
                 ended = 1

@@ -31,6 +31,7 @@ Q_BYTES: Final = 8 * 17
 Q_UNICAST: Final = 8 * 18
 Q_MULTICAST: Final = 8 * 19
 Q_BROADCAST: Final = 8 * 20
+Q_FAR: Final = 8 * 22  #: 1 = it has met a buffer that only messages may reach
 Q_DROPS: Final = 8 * 21  #: frames dropped through a fault, for whatever reason
 Q_REASONS: Final = 8 * 24  #: frames dropped by reason, `DROP_REASONS` words
 # A transmit queue.
@@ -129,6 +130,8 @@ P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
 P_RSS_MASK: Final = 8 * 21  #: words of the lookup table less one; a power of two less one
 P_RULES: Final = 8 * 22  #: address of the table of flow rules, 0 without any
 P_CLASS0: Final = 8 * 23  #: receive queues of traffic class 0, 0 without classes
+#: vector that asks for messages (`Port.wake`), 0 if no memory is reached by them
+P_FAR: Final = 8 * 25
 # Written by kernels.
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
 P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
