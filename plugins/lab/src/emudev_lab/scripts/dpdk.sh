@@ -49,7 +49,7 @@ prompted() { ended "$PMD" || grep -q '^testpmd> ' /tmp/testpmd; }
 ended() { ! kill -0 "$1" 2>/dev/null; }
 silent() { ! grep -E 'No response|[Ff]ailed|iavf_[a-z_]*\(\): .*([Ee]rror|[Ff]ail)' /tmp/testpmd; }
 told() { sed -n "s/.*$1: *\([0-9a-fA-F:]*\).*/\1/p" /tmp/testpmd | tail -n 1; }
-arrived() { host "ip -s -s link show $TAP0" | awk '/RX:/ { getline; print $2; exit }'; }
+arrived() { host "awk -v tap=$TAP0: '\$1 == tap { print \$3 }' /proc/net/dev"; }
 lossless() { host "ping -q -c $1 -i 0.02 -W 2 -s $2 $GUEST_IP" >/tmp/pings && grep ' 0% packet loss' /tmp/pings; }
 average() { kv "$1" "$(sed -n 's,^rtt.*= [0-9.]*/\([0-9.]*\)/.*,\1,p' /tmp/pings)"; }
 
@@ -61,7 +61,7 @@ try_echo() {
     average ECHO_RTT_AVG_MS
     check ECHO_1472 lossless 20 1472
     pmd_end ECHO
-    MAC=$(told '^MAC address')
+    MAC=$(told 'MAC address')
     kv MAC "$MAC"
     kv PMD "$(sed -n 's/^Driver name: //p' /tmp/testpmd)"
 }
