@@ -227,7 +227,7 @@ def test_calls_from_another_thread_wake_the_loop_and_run_on_its_thread(loop):
 def test_a_signal_handler_can_stop_a_sleeping_loop(loop):
     former = signal.signal(signal.SIGUSR1, lambda *_: loop.stop())
     killer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
-    killer.start()
+    loop.call_soon(killer.start)  # a stop before `run` would be forgotten
     loop.run()
     killer.join()
     signal.signal(signal.SIGUSR1, former)
