@@ -61,6 +61,7 @@ def test_the_link_goes_down_and_up_and_changes_its_speed(ctl, guest, kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_resets_from_outside_are_survived_announced_and_silent(ctl, guest, kernel):
+    guest.expect(*NOTICES)
     guest.sh("nic_up; ping -q -c 3 -i 0.05 -W 2 $HOST_IP")
     guest.sh("ip link set eth0 mtu 4000; until_true 20 carrier eth0")
     ctl(f"reset {DEVICE}")
@@ -77,6 +78,7 @@ def test_resets_from_outside_are_survived_announced_and_silent(ctl, guest, kerne
 
 
 def test_resets_under_traffic_cost_frames_and_nothing_else(ctl, guest, emudev):
+    guest.expect(*NOTICES)
     guest.sh("nic_up")
     emudev.side.helper("iperf3")
     guest.sh(

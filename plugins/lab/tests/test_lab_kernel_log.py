@@ -76,3 +76,16 @@ def test_a_test_may_expect_more_of_a_driver():
 
 def test_a_driver_without_a_list_is_not_judged():
     assert KernelLog("<6>[    3.0] e1000e: anything\n").unexpected("e1000e") == []
+
+
+def test_what_a_driver_may_say_at_level_error_is_no_trouble():
+    log = KernelLog(
+        "<3>[    1.000000] iavf 0000:00:04.0: Hardware reset detected\n"
+        "<3>[    2.000000] iavf 0000:00:04.0: Never saw reset\n"
+        "<4>[    3.000000] iavf 0000:00:04.0 eth0: NETDEV WATCHDOG: CPU: 1\n"
+    )
+    assert len(log.trouble()) == 3
+    assert log.trouble(["Hardware reset detected", "NIC Link is Down"]) == [
+        "iavf 0000:00:04.0: Never saw reset",
+        "iavf 0000:00:04.0 eth0: NETDEV WATCHDOG: CPU: 1",
+    ]

@@ -177,6 +177,7 @@ class LazyGuest:
         self._variables = variables
         self._guest: Guest | None = None
         self._faults: list[str] = []
+        self._expected: list[str] = []
 
     def boot(self) -> Guest:
         """Boot it, unless it runs already."""
@@ -230,6 +231,10 @@ class LazyGuest:
         """Run a shell command until it prints `text`. See `Guest.wait_for`."""
         return self.boot().wait_for(command, text, timeout=timeout)
 
+    def expect(self, *messages: str) -> None:
+        """Let its driver log these, regular expressions, at whatever level, from boot on."""
+        self._expected += messages
+
     def script(self, name: str, **variables: object) -> dict[str, str]:
         """Run a guest script with these variables.
 
@@ -250,6 +255,7 @@ class LazyGuest:
         if self._guest is None:
             self._options = self._options.fit(wanted)
         guest = self.boot()
+        self.expect(*wanted.expect)
         for helper in wanted.helpers:
             self._side.helper(helper)
         guest.load(wanted.load)
@@ -260,7 +266,7 @@ class LazyGuest:
             raise CommandError(wanted.name, done.status, done.output)
         if wanted.strict:
             nics = guest.machine.nics
-            if faults := verdict(guest.log, nics, strict=True, also=wanted.expect):
+            if faults := verdict(guest.log, nics, strict=True, also=self._expected):
                 raise LabError("\n".join(faults))
         return dict(guest.results)
 
@@ -293,4 +299,6 @@ class LazyGuest:
             log = guest.close()
         except LabError as error:
             return [str(error)]
-        return [] if self._options.tolerate else verdict(log, guest.machine.nics, strict=False)
+        if self._options.tolerate:
+            return []
+        return verdict(log, guest.machine.nics, strict=False, also=self._expected)

@@ -79,9 +79,21 @@ class KernelLog:
     def __str__(self) -> str:
         return "".join(f"<{m.level}>[{m.time:12.6f}] {m.text}\n" for m in self.messages)
 
-    def trouble(self) -> list[str]:
-        """Messages of level error or worse, and those that report a fault of the kernel."""
-        return [m.text for m in self.messages if m.level <= _ERROR or _TROUBLE.search(m.text)]
+    def trouble(self, also: Iterable[str] = ()) -> list[str]:
+        """Messages of level error or worse, and those that report a fault of the kernel.
+
+        Args:
+            also: Regular expressions of a driver's messages that are right here, whatever their
+                level: ``Hardware reset detected`` of iavf is an error where nobody meant it.
+        """
+        allowed = "|".join(f"(?:{each})" for each in also)
+        fine = re.compile(rf"\w+ [0-9a-f:.]+{_ETH}: (?:{allowed})") if allowed else None
+        return [
+            m.text
+            for m in self.messages
+            if (m.level <= _ERROR or _TROUBLE.search(m.text))
+            and not (fine and fine.fullmatch(m.text))
+        ]
 
     def of(self, driver: str) -> list[str]:
         """The driver's messages, without its name, PCI address and interface in front."""

@@ -84,9 +84,10 @@ def verdict(
         log: The log.
         nics: The NICs, whose drivers are looked at if `strict`.
         strict: Whether a driver may log only what a healthy one does.
-        also: Regular expressions of what it may log beyond that.
+        also: Regular expressions of what it may log beyond that, and whatever the level.
     """
-    faults = [f"the guest's kernel: {line}" for line in log.trouble()]
+    also = tuple(also)
+    faults = [f"the guest's kernel: {line}" for line in log.trouble(also)]
     if strict:
         for name in drivers(nics):
             faults += [f"unexpected from {name}: {line}" for line in log.unexpected(name, also)]
