@@ -29,7 +29,7 @@ from emudev_core.memory import DmaTicket
 
 from .messages import HEADER, Command, DmaAccess, Flags, Header
 
-__all__ = ["CHUNK", "DEPTH", "QUEUE_LIMIT", "MessageDma", "Link"]
+__all__ = ["CHUNK", "DEPTH", "QUEUE_LIMIT", "MessageDma", "Link", "warn_unmapped"]
 
 log = logging.getLogger(__name__)
 
@@ -359,6 +359,24 @@ class MessageDma:
             self._waiting = False
             if request.msg_id < 0 and not request.finished and request in self._queue:
                 self._queue.remove(request)
+
+
+def warn_unmapped(device: str, client: str, address: int) -> None:
+    """The one warning that a person gets: all goes on, slowly.
+
+    Args:
+        device: Its name.
+        client: Name of the client.
+        address: Guest address of the first access by message.
+    """
+    log.warning(
+        "%s: %s has given memory that can't be mapped (at %#x), so it is reached by messages, "
+        "slowly; for QEMU, add: -object memory-backend-memfd,id=mem,size=SIZE,share=on "
+        "-machine memory-backend=mem  (SIZE as in -m)",
+        device,
+        client,
+        address,
+    )
 
 
 def _reason(request: _Request) -> str:

@@ -26,7 +26,7 @@ from emudev_core.loop import READ, WRITE, Loop
 from emudev_net.sigbus import Guard
 
 from . import nearby
-from .channel import CHUNK, Link, MessageDma
+from .channel import CHUNK, Link, MessageDma, warn_unmapped
 from .commands import HANDLERS, Answer
 from .dma import DmaEntry, DmaTable
 from .irqs import IrqTable
@@ -89,18 +89,6 @@ def _fail_truncated(device: ServedDevice, client: str, guard: Guard) -> None:
     )
 
 
-def _warn_unmapped(device: ServedDevice, client: str, address: int) -> None:
-    """The one warning that a person gets: all goes on, slowly."""
-    log.warning(
-        "%s: %s has given memory that can't be mapped (at %#x), so it is reached by messages, "
-        "slowly; for QEMU, add: -object memory-backend-memfd,id=mem,size=SIZE,share=on "
-        "-machine memory-backend=mem  (SIZE as in -m)",
-        device.name,
-        client,
-        address,
-    )
-
-
 class Session:
     """See the module.
 
@@ -135,7 +123,7 @@ class Session:
         self.region_count = count_regions(self.regions)
         self.channel = MessageDma(
             Link(self._send_command, self._serve_once, self._is_answering),
-            partial(_warn_unmapped, device, client),
+            partial(warn_unmapped, device.name, client),
         )
         self.dma = DmaTable(
             self.channel, generation, loop, partial(_fail_truncated, device, client)
