@@ -207,8 +207,8 @@ change_tap() { # the other end goes away and comes back
     step "tap, at once" flap 0
 }
 flap() {
-    host "ip link set $TAP0 down; sleep $1; ip link set $TAP0 up; ip address replace $HOST_IP/24 dev $TAP0
-          ip address replace $HOST_IP6/64 dev $TAP0 nodad"
+    host "ip link set $TAP0 down; sleep $1; ip link set $TAP0 up" &&
+        host "ip address replace $HOST_IP/24 dev $TAP0; ip address replace $HOST_IP6/64 dev $TAP0 nodad"
 }
 
 # ---- Traffic: TCP both ways, begun again whenever a change has cut it off.
