@@ -104,7 +104,8 @@ def test_any_receive_ring_is_survived_and_accounted_for(
     assert 0 <= taken <= burst.count
     stats = guest.port.stats()
     frames = len(burst.packets(taken))
-    assert stats.rx_unicast + stats.rx_discards == frames
+    assert stats.rx_unicast + ring.stats().dropped.get("source", 0) == frames
+    assert stats.rx_discards <= stats.rx_unicast
     guest.close()
 
 

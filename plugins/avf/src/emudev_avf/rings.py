@@ -47,7 +47,6 @@ from .words import (
     P_MACS,
     P_MAX_FRAME,
     P_MEMORY,
-    P_NO_QUEUE,
     P_PACED,
     P_PROMISCUOUS,
     P_RSS_INPUTS,
@@ -70,13 +69,14 @@ from .words import (
     PORT_WORDS,
     Q_BROADCAST,
     Q_BYTES,
-    Q_DROPS,
     Q_MULTICAST,
     Q_REASONS,
     Q_UNICAST,
     QUEUE_WORDS,
+    R_LOST,
     RX_FILTERED,
     RX_VLAN_FILTERED,
+    T_DROPS,
     VECTOR_WORDS,
 )
 
@@ -121,7 +121,11 @@ class Hold(enum.IntEnum):
 
 
 class Stats(NamedTuple):
-    """The counters of GET_STATS, in its order; they only grow. Source: avf.md 4.5."""
+    """The counters of GET_STATS, in its order; they only grow. Source: avf.md 4.5.
+
+    Received frames are counted whether they were discarded or not: DPDK's iavf takes `rx_discards`
+    from the sum of the three kinds.
+    """
 
     rx_bytes: int
     rx_unicast: int
@@ -408,19 +412,20 @@ class Port:
     def stats(self) -> Stats:
         """The counters of GET_STATS."""
         rx, tx = self._rx_words, self._tx_words
+        lost = [total(rx, R_LOST + 8 * cast) for cast in range(3)]
         return Stats(
             rx_bytes=total(rx, Q_BYTES),
-            rx_unicast=total(rx, Q_UNICAST),
-            rx_multicast=total(rx, Q_MULTICAST),
-            rx_broadcast=total(rx, Q_BROADCAST),
-            rx_discards=total(rx, Q_DROPS) + self.words[P_NO_QUEUE // 8],
+            rx_unicast=total(rx, Q_UNICAST) + lost[0],
+            rx_multicast=total(rx, Q_MULTICAST) + lost[1],
+            rx_broadcast=total(rx, Q_BROADCAST) + lost[2],
+            rx_discards=sum(lost),
             rx_unknown_protocol=0,
             tx_bytes=total(tx, Q_BYTES),
             tx_unicast=total(tx, Q_UNICAST),
             tx_multicast=total(tx, Q_MULTICAST),
             tx_broadcast=total(tx, Q_BROADCAST),
             tx_discards=0,
-            tx_errors=total(tx, Q_DROPS),
+            tx_errors=total(tx, T_DROPS),
         )
 
     def reset(self) -> None:

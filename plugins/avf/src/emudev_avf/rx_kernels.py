@@ -86,14 +86,12 @@ from .words import (
     P_CRC_TABLE,
     P_HOLD,
     P_LOCK,
-    P_NO_QUEUE,
     P_RULES,
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_SCRATCH,
     Q_BYTES,
     Q_DOORBELL,
-    Q_DROPS,
     Q_ENABLED,
     Q_HEAD,
     Q_LENGTH,
@@ -104,6 +102,7 @@ from .words import (
     R_BUFFER_SIZE,
     R_FULL_SINCE,
     R_KEEP_CRC,
+    R_LOST,
     R_MAX_PACKET,
     RX_ADDRESS,
     RX_BAD_TAIL,
@@ -135,18 +134,17 @@ TPID_OUTER: Final = 0x88A8
 
 
 @inline
-def drop(queue: int, reason: int) -> int:
+def leave(queue: int, reason: int) -> int:
     """Count a frame that is not delivered; it is taken from the burst all the same."""
     add(queue + Q_REASONS + 8 * reason, 1)
-    add(queue + Q_DROPS, 1)
     return TAKEN
 
 
 @inline
-def leave(queue: int, reason: int) -> int:
-    """Count a frame that was not meant to be delivered; it is taken from the burst."""
-    add(queue + Q_REASONS + 8 * reason, 1)
-    return TAKEN
+def lose(queue: int, frame: int, reason: int) -> int:
+    """Count a frame that was for the guest, and finds no way to it."""
+    add(queue + R_LOST + 8 * load64(frame + F_CAST), 1)
+    return leave(queue, reason)
 
 
 @inline
@@ -238,7 +236,7 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     frame = load64(port + P_SCRATCH)
     first = load64(port + P_RX_QUEUES)
     if look(frame, burst, row, end) == 0:
-        return drop(first, RX_SOURCE)
+        return leave(first, RX_SOURCE)
     at = burst + row * ROW
     flags = load64(at + FLAGS)
     offload = load64(at + OFFLOAD)
@@ -246,7 +244,7 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     start = csum_start(offload)
     offset = csum_offset(offload)
     if flags & CSUM_WANTED and (offset & 1 or start + offset + 2 > total or start < ETHERNET):
-        return drop(first, RX_SOURCE)
+        return leave(first, RX_SOURCE)
     store64(frame + F_FLOW, NO_FLOW)
     store64(frame + F_ACCEPT, 0)
     store64(frame + F_MATCHED, 0)
@@ -269,17 +267,16 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     if rule != 0 and take_rule(port, rule):
         return leave(seen, RX_RULE)
     if queue == 0:
-        add(port + P_NO_QUEUE, 1)
-        return leave(first, RX_DISABLED)
+        return lose(first, frame, RX_DISABLED)
     length = load64(frame + F_LENGTH) - kept
     if length > load64(queue + R_MAX_PACKET):
-        return drop(queue, RX_LENGTH)
+        return lose(queue, frame, RX_LENGTH)
     found = find_places(port, queue, frame)
     if found == NO_ROOM:
-        return HELD if may_wait(port, queue) else drop(queue, RX_FULL)
+        return HELD if may_wait(port, queue) else lose(queue, frame, RX_FULL)
     store64(queue + R_FULL_SINCE, 0)
     if found != PLACED:
-        return drop(queue, found - UNPLACED)
+        return lose(queue, frame, found - UNPLACED)
     kind = packet_type(frame)
     store64(frame + F_PTYPE, kind)
     qword1 = load64(frame + F_QWORD1)

@@ -86,7 +86,10 @@ def save_device(device: AvfDevice) -> dict[str, Any]:
         rx_heads=[ring.head for ring in device.port.rx],
         tx_heads=[ring.head for ring in device.port.tx],
     )
-    built: dict[str, Any] = msgspec.to_builtins(record, builtin_types=(bytes,))
+    # The same state is saved as the same bytes: sets in order.
+    built: dict[str, Any] = msgspec.to_builtins(
+        record, builtin_types=(bytes,), order="deterministic"
+    )
     return built
 
 

@@ -83,7 +83,6 @@ from .words import (
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
-    Q_DROPS,
     Q_ENABLED,
     Q_EPOCH,
     Q_HEAD,
@@ -99,6 +98,7 @@ from .words import (
     T_CONTEXT,
     T_CONTEXT0,
     T_DATA,
+    T_DROPS,
     T_FLAGS,
     T_NEXT,
     T_OFFLOAD,
@@ -361,7 +361,7 @@ def peek(state: int, burst: int, capacity: int) -> int:
         else:
             add(state + Q_REASONS + 8 * (status - BAD), 1)
             if status != BAD + DUMMY:
-                add(state + Q_DROPS, 1)
+                add(state + T_DROPS, 1)
             end = load64(state + T_NEXT)
             complete(state, index, end)
             index = end

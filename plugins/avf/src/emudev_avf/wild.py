@@ -451,5 +451,6 @@ class WildGuest:
         taken = self.delivered + sum(flow["sent"] for flow in flows)
         taken -= sum(flow["malformed"] for flow in flows)
         received = stats.rx_unicast + stats.rx_multicast + stats.rx_broadcast
-        lost = stats.rx_discards + port.filtered + port.words[P_RULE_DROPS // 8]
+        lost = port.filtered + port.words[P_RULE_DROPS // 8]
+        lost += sum(ring.stats().dropped.get("source", 0) for ring in port.rx)
         assert received + lost >= taken  # a frame may have been cut into several

@@ -32,7 +32,6 @@ Q_UNICAST: Final = 8 * 18
 Q_MULTICAST: Final = 8 * 19
 Q_BROADCAST: Final = 8 * 20
 Q_FAR: Final = 8 * 22  #: 1 = it has met a buffer that only messages may reach
-Q_DROPS: Final = 8 * 21  #: frames dropped through a fault, for whatever reason
 Q_REASONS: Final = 8 * 24  #: frames dropped by reason, `DROP_REASONS` words
 # A transmit queue.
 T_SCRATCH: Final = 8 * 40  #: address of 64 zero bytes, then the header copies
@@ -47,6 +46,7 @@ T_CONTEXT0: Final = 8 * 48  #: and qword 0
 T_FLAGS: Final = 8 * 49  #: the burst's flags of the packet
 T_OFFLOAD: Final = 8 * 50  #: and its offload word
 T_BUCKET: Final = 8 * 51  #: address of the limit of this queue's rate, 0 without
+T_DROPS: Final = 8 * 53  #: frames dropped, for whatever reason
 T_CLASS_BUCKET: Final = 8 * 52  #: address of the limit that it shares with others, 0 without
 # A receive queue.
 R_BUFFER_SIZE: Final = 8 * 40  #: bytes of each posted buffer
@@ -54,6 +54,7 @@ R_MAX_PACKET: Final = 8 * 41  #: longest frame, bytes
 R_KEEP_CRC: Final = 8 * 42  #: 1 = append the frame check sequence
 R_RXDID: Final = 8 * 43  #: number of its flexible descriptor format, 0 for the legacy one
 R_FULL_SINCE: Final = 8 * 44  #: when a frame first found too few buffers, ns; 0: the last fitted
+R_LOST: Final = 8 * 45  #: frames that were for the guest and lost: unicast, multicast, broadcast
 QUEUE_WORDS: Final = 56
 
 #: Reasons for which a transmitted packet is dropped, the order of the words from `Q_REASONS`.
@@ -85,7 +86,7 @@ RX_REASONS: Final = (
     "length",  # longer than max_pkt_size, or than five buffers
     "address",  # a posted buffer outside writable guest memory
     "source",  # the frame is too short, in too many pieces, or its checksum request impossible
-    # These are no faults, and no discards either:
+    # These are no faults:
     "filtered",  # its address is not one of the guest's
     "vlan-filtered",  # its VLAN is not
     "rule",  # a flow rule drops it
@@ -134,7 +135,6 @@ P_CLASS0: Final = 8 * 23  #: receive queues of traffic class 0, 0 without classe
 P_FAR: Final = 8 * 25
 # Written by kernels.
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
-P_NO_QUEUE: Final = 8 * 26  #: frames for a queue that is not enabled
 P_RULE_DROPS: Final = 8 * 27  #: frames that a flow rule has dropped
 P_LOCK: Final = 8 * 32  #: 1 while a push is at it: any of them may deliver to any receive queue
 P_RX_DUE: Final = 8 * 33  #: vectors that receive queues want signalled; set by the push at it

@@ -211,10 +211,10 @@ class EthStats(Wire):
     """GET_STATS, reply: counters since power-on, seen from the guest."""
 
     rx_bytes: int = u64("bytes received")
-    rx_unicast: int = u64("unicast frames received")
-    rx_multicast: int = u64("multicast frames received")
-    rx_broadcast: int = u64("broadcast frames received")
-    rx_discards: int = u64("frames dropped for lack of buffers")
+    rx_unicast: int = u64("unicast frames for the guest, discarded ones too")
+    rx_multicast: int = u64("multicast frames, likewise")
+    rx_broadcast: int = u64("broadcast frames, likewise")
+    rx_discards: int = u64("frames for the guest that found no way to it")
     rx_unknown_protocol: int = u64("0")
     tx_bytes: int = u64("bytes sent")
     tx_unicast: int = u64("unicast frames sent")
