@@ -210,7 +210,7 @@ def test_a_reset_may_follow_another_at_once(storm, first, second):
         storm.driver._write("VF_ATQT1", 5)
     else:
         getattr(storm, f"reset_{second}")()
-    storm.assert_at_rest()
+    storm.assert_at_rest(0.06)  # an announced one comes in this time
     storm.recover()
     storm.pass_frames()
     assert storm.avf.resets.state is ResetState.ACTIVE
