@@ -29,7 +29,7 @@ from ..hooks import hookimpl
 from ..later import Later
 from ..lifecycle import State
 from ..loop import READ, Loop
-from ..memory import EMPTY_TABLE, Mapping, MemoryRegion
+from ..memory import EMPTY_TABLE, DmaChannel, DmaTicket, Mapping, MemoryRegion
 from ..regions import IrqGroup, RegionFlag, RegionInfo, ResetKind
 from ..specs import ConnectContext, TransportContext, TransportSpec
 
@@ -92,6 +92,19 @@ class LoopbackTransport:
         self._device.client_detached()
 
 
+class _Ticket:
+    """An access that the client answers in the next turn of the loop."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.over = False
+
+    def cancel(self) -> bool:
+        """See `DmaTicket`."""
+        self.cancelled = not self.over
+        return self.cancelled
+
+
 class _Messages:
     """Guest memory without a descriptor: bytes that the client keeps.
 
@@ -128,6 +141,39 @@ class _Messages:
         if not self._client.answering:
             self._client.send_writes()
 
+    def fetch(self, address: int, size: int, done: Callable[[bytes | None], None]) -> DmaTicket:
+        """Fetch bytes; see `DmaChannel`."""
+        start = address - self._address
+
+        def answer(there: bool) -> None:
+            done(bytes(self._memory[start : start + size]) if there else None)
+
+        return self._soon(answer)
+
+    def store(
+        self, address: int, data: bytes, done: Callable[[bool], None], *, ordered: bool = False
+    ) -> DmaTicket:
+        """Store bytes; see `DmaChannel`. All requests are answered in order here."""
+        start = address - self._address
+
+        def answer(there: bool) -> None:
+            if there:
+                self._memory[start : start + len(data)] = data
+            done(there)
+
+        return self._soon(answer)
+
+    def _soon(self, answer: Callable[[bool], None]) -> _Ticket:
+        ticket = _Ticket()
+
+        def serve() -> None:
+            if not ticket.cancelled:
+                ticket.over = True
+                answer(self._client.has(self))
+
+        self._client.later(serve)
+        return ticket
+
 
 class LoopbackClient:
     """See the module, and `emudev_core.client.DeviceClient` for the methods.
@@ -161,6 +207,16 @@ class LoopbackClient:
             for window in info.doorbells
             for i, bell in enumerate(window.doorbells)
         }
+
+    # -- memory without a descriptor
+
+    def later(self, callback: Callable[[], None]) -> None:
+        """Have something done in the next turn of the loop."""
+        self._loop.call_soon(callback)
+
+    def has(self, channel: DmaChannel) -> bool:
+        """Whether the memory that a channel reaches is still the client's to give."""
+        return any(region.channel is channel for region, _ in self._mappings.values())
 
     # -- what is there
 

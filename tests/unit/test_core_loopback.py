@@ -83,6 +83,27 @@ def test_memory_by_message_is_read_after_a_handler_only(client, provider, monkey
     assert provider.table.read(0x1000, 5) == b"GUEST"
 
 
+def test_memory_by_message_is_fetched_and_stored_in_the_next_turn(host, client, provider):
+    memory = bytearray(b"guest memory    ")
+    client.dma_map(0x1000, 16, memory=memory)
+    channel = provider.table.regions[0].channel
+    told = []
+    channel.store(0x1000, b"GUEST", told.append)
+    channel.fetch(0x1000, 8, told.append)
+    assert channel.store(0x1000, b"x", told.append).cancel()
+    assert told == []
+    host.loop.turn(0)
+    assert told == [True, b"GUEST me"]
+    assert memory[:5] == b"GUEST"
+    late = channel.fetch(0x1000, 1, told.append)
+    client.dma_unmap(0x1000, 16)
+    channel.store(0x1000, b"y", told.append)
+    host.loop.turn(0)
+    assert told[2:] == [None, False]
+    assert not late.cancel()
+    assert memory[:5] == b"GUEST"
+
+
 @pytest.mark.parametrize(
     ("address", "size"), [(0x8000, 0x2000), (0xF000, 0x2000), (0x9000, 0x1000), (0x7000, 0x4000)]
 )

@@ -10,7 +10,13 @@ from emudev_core.errors import ConfigError, LifecycleError
 from emudev_core.host import Host
 from emudev_core.loop import Loop
 from emudev_core.queues import Offload, QueueStats
-from emudev_net.addresses import is_assignable, mac_text, parse_mac
+from emudev_net.addresses import (
+    default_mac,
+    is_assignable,
+    mac_text,
+    parse_mac,
+    parse_station,
+)
 from emudev_net.burst import CSUM_WANTED, FIRST, LAST, Burst, Packet, offload_word
 from emudev_net.memory_port import MemoryPort
 from emudev_net.port import Port, PortConfig, PortEvent, PortEventKind, PortState, PortStats
@@ -76,7 +82,7 @@ def test_addresses_are_read_and_written():
     assert parse_mac("52:54:00:12:34:56") == parse_mac("52-54-00-12-34-56") == mac
     assert mac_text(mac) == "52:54:00:12:34:56"
     for bad in ("", "52:54:00:12:34", "52:54:00:12:34:5g", "525400123456", "52:54:00:12:34:56:78"):
-        with pytest.raises(ValueError, match="expected an address"):
+        with pytest.raises(ValueError, match="expected a MAC address"):
             parse_mac(bad)
 
 
@@ -86,6 +92,18 @@ def test_addresses_are_read_and_written():
 )
 def test_a_port_has_the_address_of_one_station(mac, good):
     assert is_assignable(bytes.fromhex(mac)) is good
+    text = bytes.fromhex(mac).hex(":")
+    if good:
+        assert parse_station(text) == bytes.fromhex(mac)
+    else:
+        with pytest.raises(ValueError, match=f"the MAC address of one station, came '{text}'"):
+            parse_station(text)
+
+
+def test_a_device_has_the_same_local_address_each_time():
+    mac = default_mac("avf_emudev_0")
+    assert mac == default_mac("avf_emudev_0") != default_mac("avf_emudev_1")
+    assert mac[0] & 3 == 2  # local, one station
 
 
 def test_counters_are_those_of_the_queues_less_what_they_were_at_the_reset():

@@ -132,7 +132,7 @@ def test_a_word_on_its_own_is_refused():
         ("--port-topology=ring", "--port-topology: expected one of paired, chained, loop"),
         ("--txpkts=10", "--txpkts: expected at least 42 bytes in all"),
         ("--txpkts=64,x", "--txpkts: expected a number from 0, came 'x'"),
-        ("--eth-peer=0,zz", "--eth-peer: expected an address like"),
+        ("--eth-peer=0,zz", "--eth-peer: expected a MAC address like"),
         ("--eth-peer=0", "--eth-peer: expected PORT,MAC"),
         ("--stats-period=-1", "--stats-period: expected seconds"),
         ("--stats-period=often", "--stats-period: expected seconds, came 'often'"),

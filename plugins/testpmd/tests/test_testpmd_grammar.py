@@ -79,7 +79,7 @@ def test_an_empty_line_is_none(line):
         ("set burst many", "expected a number from 0, came 'many'"),
         ("set promisc 0 maybe", r"expected on\|off, came 'maybe'"),
         ("set promisc x on", "expected the number of a port, or all, came 'x'"),
-        ("set eth-peer 0 zz", "expected an address like"),
+        ("set eth-peer 0 zz", "expected a MAC address like"),
         ("help me", r"unknown topic 'me'"),
         ("start tx_frist", "tx_frist"),
         ("set bursty 3", "did you mean burst"),

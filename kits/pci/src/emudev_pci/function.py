@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from emudev_core.attributes import AttributeInfo, AttributeValue
+from emudev_core.attributes import AttributeInfo, AttributeTable, AttributeValue
 from emudev_core.errors import DeviceError, MemoryAccessError
 from emudev_core.events import Event, EventChannel, EventKind
 from emudev_core.hooks import hookimpl
@@ -35,7 +35,6 @@ from emudev_core.regions import IrqGroup, RegionInfo, ResetKind
 from emudev_core.sections import Section, SectionTable
 from emudev_core.specs import ProviderContext
 
-from .attributes import AttributeTable
 from .bars import IoBar, MemoryBar
 from .capabilities import Capability
 from .config_events import ConfigEvents

@@ -15,8 +15,8 @@ from emudev_core.attributes import (
     PROMISCUOUS,
     SPEED,
 )
+from emudev_net.addresses import mac_text, parse_station
 
-from .config import parse_mac
 from .filters import PROMISCUOUS_UNICAST
 from .resets import ResetState
 from .rings import Stats
@@ -24,7 +24,7 @@ from .rings import Stats
 if TYPE_CHECKING:
     from .device import AvfDevice
 
-__all__ = ["AUTO", "DOWN", "UP", "add_attributes", "mac_text"]
+__all__ = ["AUTO", "DOWN", "UP", "add_attributes"]
 
 #: Values of the attribute `admin_link`.
 AUTO = "auto"
@@ -34,11 +34,6 @@ DOWN = "down"
 #: Values of the attribute `pf_reset`.
 ANNOUNCED = "announced"
 SILENT = "silent"
-
-
-def mac_text(mac: bytes) -> str:
-    """An address as people write it."""
-    return ":".join(f"{byte:02x}" for byte in mac)
 
 
 def add_attributes(device: AvfDevice) -> None:
@@ -55,7 +50,7 @@ def add_attributes(device: AvfDevice) -> None:
         vf.set_link(vf.link, speed)
 
     def set_mac(text: str) -> None:
-        vf.set_mac(parse_mac(text))
+        vf.set_mac(parse_station(text))
 
     def set_mtu(mtu: int) -> None:
         if not 68 <= mtu <= config.mtu:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
 from emudev_core.config import ProviderConfig
+from emudev_net.addresses import parse_station
 
 from .virtchnl.opcodes import ALLOWED_CAPS, DEFAULT_CAPS
 
-__all__ = ["AvfConfig", "default_mac", "parse_mac"]
+__all__ = ["AvfConfig"]
 
 MAX_QUEUES: Final = 256
 #: Interrupt vectors, the mailbox' included: 64 queue vectors have registers (avf.md 2.1), and the
@@ -95,7 +95,7 @@ class AvfConfig(ProviderConfig):
     def __post_init__(self) -> None:
         if self.mac:
             try:
-                parse_mac(self.mac)
+                parse_station(self.mac)
             except ValueError as exc:
                 raise ValueError(f"mac: {exc}") from None
         unknown = self.caps & ~int(ALLOWED_CAPS)
@@ -104,31 +104,3 @@ class AvfConfig(ProviderConfig):
                 f"caps: {self.caps:#010x} offers {unknown:#010x}, which is not implemented;"
                 f" allowed are the bits of {int(ALLOWED_CAPS):#010x}"
             )
-
-
-def parse_mac(text: str) -> bytes:
-    """The 6 bytes of a unicast MAC address such as ``52:54:00:12:34:56``.
-
-    Raises:
-        ValueError: Something else, a multicast address, or zero.
-    """
-    parts = text.split(":")
-    try:
-        if len(parts) != 6 or any(len(p) != 2 or not p.isalnum() for p in parts):
-            raise ValueError
-        mac = bytes(int(p, 16) for p in parts)
-    except ValueError:
-        raise ValueError(
-            f"a MAC address is six pairs of hex digits, such as 52:54:00:12:34:56, not {text!r}"
-        ) from None
-    if mac[0] & 1:
-        raise ValueError(f"the MAC address {text} is a multicast address (first byte is odd)")
-    if not any(mac):
-        raise ValueError("the MAC address is zero")
-    return mac
-
-
-def default_mac(name: str) -> bytes:
-    """A locally administered unicast address, the same for the same device name."""
-    digest = hashlib.sha256(f"emudev {name}".encode()).digest()
-    return bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]

@@ -17,12 +17,13 @@ from emudev_core.memory import MemoryRegion, MemoryTable
 from emudev_core.queues import DeviceInfo, Direction, Doorbell, IrqInfo, QueueInfo
 from emudev_core.regions import RegionInfo, ResetKind
 from emudev_core.specs import ProviderContext
+from emudev_net.addresses import default_mac, parse_station
 from emudev_net.jit import Compilation
 from emudev_pci.capabilities import pci_express
 from emudev_pci.function import MemoryBar, Msix, PciFunction, PciIds
 
 from .attributes import AUTO, UP, add_attributes
-from .config import HEADERS, AvfConfig, default_mac, parse_mac
+from .config import HEADERS, AvfConfig
 from .history import History
 from .hold_timer import HoldTimer
 from .mailbox import ICR_ADMINQ, Mailbox
@@ -81,7 +82,7 @@ class AvfDevice(PciFunction):
         self.msix = Msix(vectors=config.vectors, bar=MSIX_BAR, table=0, pending=0x2000, at=0x70)
         super().__init__(config, context)
         self.config: AvfConfig = config
-        mac = parse_mac(config.mac) if config.mac else default_mac(self.name)
+        mac = parse_station(config.mac) if config.mac else default_mac(self.name)
         self._tails = MappedTails() if config.doorbells == "mapped" else None
         self._watch: TailWatch | None = None
         self.port = Port(

@@ -14,8 +14,8 @@ import attrs
 
 from emudev_core.queues import rx_queue, tx_queue
 from emudev_core.sections import Row
+from emudev_net.addresses import mac_text
 
-from .attributes import mac_text
 from .flow_rules import Fate, FlowRule, RuleKind
 from .queues import Ring, RxRing
 from .rss_inputs import RssFunction

@@ -2,96 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
-
-from emudev_core.attributes import LINK, MAC, MTU, AttributeInfo, AttributeValue
-from emudev_core.errors import DeviceError
-from emudev_core.names import hint
-
-from .config import parse_mac
+from emudev_core.attributes import LINK, MAC, MTU, AttributeTable
+from emudev_net.addresses import mac_text, parse_station
 
 if TYPE_CHECKING:
     from .device import MemifDevice
 
-__all__ = ["AttributeTable", "mac_text", "make_attributes"]
-
-
-@attrs.frozen
-class _Attribute:
-    info: AttributeInfo
-    get: Callable[[], AttributeValue]
-    set: Callable[[Any], None] | None
-
-
-class AttributeTable:
-    """Named values and how they are read and changed.
-
-    Args:
-        owner: Name of the device, for messages.
-    """
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
-        self._rows: dict[str, _Attribute] = {}
-
-    def add(
-        self,
-        name: str,
-        type: type[bool] | type[int] | type[str],
-        doc: str,
-        get: Callable[[], AttributeValue],
-        set: Callable[[Any], None] | None = None,
-    ) -> None:
-        """Add one; `set` may raise `ValueError` for a value that is out of range."""
-        info = AttributeInfo(name, type, doc, writable=set is not None)
-        self._rows[name] = _Attribute(info, get, set)
-
-    def infos(self) -> list[AttributeInfo]:
-        """What there is."""
-        return [row.info for row in self._rows.values()]
-
-    def _row(self, name: str) -> _Attribute:
-        row = self._rows.get(name)
-        if row is None:
-            near = hint(str(name), self._rows)
-            raise DeviceError(f"{self._owner} has no attribute {name} ({near})")
-        return row
-
-    def get(self, name: str) -> AttributeValue:
-        """Read one.
-
-        Raises:
-            DeviceError: There is none of this name.
-        """
-        return self._row(name).get()
-
-    def set(self, name: str, value: AttributeValue) -> None:
-        """Change one.
-
-        Raises:
-            DeviceError: There is none of this name, or it can't have this value.
-        """
-        row = self._row(name)
-        if row.set is None:
-            raise DeviceError(f"{self._owner}: the attribute {name} is read-only")
-        if type(value) is not row.info.type:
-            raise DeviceError(
-                f"{self._owner}: the attribute {name} is of type {row.info.type.__name__}, "
-                f"came {value!r}"
-            )
-        try:
-            row.set(value)
-        except ValueError as exc:
-            raise DeviceError(f"{self._owner}: attribute {name}: {exc}") from exc
-
-
-def mac_text(mac: bytes) -> str:
-    """An address as people write it."""
-    return mac.hex(":")
+__all__ = ["make_attributes"]
 
 
 def make_attributes(device: MemifDevice) -> AttributeTable:
@@ -99,7 +19,7 @@ def make_attributes(device: MemifDevice) -> AttributeTable:
     table = AttributeTable(device.name)
 
     def set_mac(text: str) -> None:
-        device.mac = parse_mac(text)
+        device.mac = parse_station(text)
 
     def total(side: int, what: str) -> int:
         return sum(

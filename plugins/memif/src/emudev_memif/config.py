@@ -5,15 +5,15 @@ Source: memif.md 6.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
 from emudev_core.config import Claim, ProviderConfig
+from emudev_net.addresses import parse_station
 
-__all__ = ["MAX_PAIRS", "MemifConfig", "default_mac", "parse_mac"]
+__all__ = ["MAX_PAIRS", "MemifConfig"]
 
 MAX_PAIRS: Final = 16
 _SECRET: Final = 23  #: bytes of a secret; the field has 24, and a NUL ends it
@@ -120,7 +120,7 @@ class MemifConfig(ProviderConfig):
             raise ValueError(f"socket: {exc}") from None
         if self.mac:
             try:
-                parse_mac(self.mac)
+                parse_station(self.mac)
             except ValueError as exc:
                 raise ValueError(f"mac: {exc}") from None
         if len(self.secret.encode()) > _SECRET or "\0" in self.secret:
@@ -150,27 +150,3 @@ class MemifConfig(ProviderConfig):
         if self.socket_abstract:
             return (Claim(f"the abstract socket {self.socket}", "socket", "memif"),)
         return (Claim.file(self.socket, "socket", "memif"),)
-
-
-def parse_mac(text: str) -> bytes:
-    """The 6 bytes of a unicast MAC address such as ``52:54:00:12:34:56``.
-
-    Raises:
-        ValueError: Something else, a multicast address, or zero.
-    """
-    parts = text.split(":")
-    if len(parts) != 6 or any(len(part) != 2 for part in parts):
-        raise ValueError(f"expected an address like 52:54:00:12:34:56, came {text!r}")
-    try:
-        mac = bytes.fromhex("".join(parts))
-    except ValueError:
-        raise ValueError(f"expected an address like 52:54:00:12:34:56, came {text!r}") from None
-    if len(mac) != 6 or mac[0] & 1 or not any(mac):
-        raise ValueError(f"expected the address of one station, came {text!r}")
-    return mac
-
-
-def default_mac(name: str) -> bytes:
-    """A locally administered unicast address, the same for the same device name."""
-    digest = hashlib.sha256(f"emudev {name}".encode()).digest()
-    return bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]

@@ -27,11 +27,12 @@ from emudev_core.queues import DeviceInfo, Direction, Doorbell, IrqInfo, QueueIn
 from emudev_core.regions import ResetKind
 from emudev_core.sections import Row, Section
 from emudev_core.specs import ProviderContext
+from emudev_net.addresses import default_mac, mac_text, parse_station
 from emudev_net.jit import Compilation
 
-from .attributes import mac_text, make_attributes
+from .attributes import make_attributes
 from .client import ClientEnd, ClientOptions
-from .config import MemifConfig, default_mac, parse_mac
+from .config import MemifConfig
 from .ends import End, Peer, Rings
 from .regions import GUEST_SHIFT, check_eventfd, check_memory, shrinkable, table
 from .rings import RingSet, Role
@@ -79,7 +80,7 @@ class MemifDevice:
         self.role = Role.SERVER if config.serves else Role.CLIENT
         self.pairs = config.queues
         self.secret = config.secret.encode()
-        self.mac = parse_mac(config.mac) if config.mac else default_mac(self.name)
+        self.mac = parse_station(config.mac) if config.mac else default_mac(self.name)
         self.link = False
         self.up = False
         self.peer = Peer()
@@ -377,7 +378,7 @@ class MemifDevice:
         return self._doorbells[doorbell]
 
     @hookimpl
-    def emudev_get_attributes(self) -> list[AttributeInfo]:
+    def emudev_get_attributes(self) -> Sequence[AttributeInfo]:
         """See `attributes`."""
         return self._attributes.infos()
 
@@ -444,7 +445,7 @@ class MemifDevice:
         if state.get("version") != _VERSION:
             raise DecodeError(f"{where}: expected version {_VERSION}, came {state.get('version')}")
         try:
-            self.mac = parse_mac(str(state.get("mac")))
+            self.mac = parse_station(str(state.get("mac")))
         except ValueError as exc:
             raise DecodeError(f"{where}: {exc}") from exc
         return True
