@@ -1,6 +1,7 @@
 """The command line, mostly in this process: what is printed, and the exit status."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -70,7 +71,13 @@ def emudev(monkeypatch, capsys):
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
-    return call
+    root = logging.getLogger()
+    level = root.level
+    yield call
+    # What was printed was captured for this test: nobody prints there afterwards.
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 def test_version_and_help(emudev):
