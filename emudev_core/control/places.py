@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 import stat
 from pathlib import Path
 
 from ..errors import TransportError
+from ..sockets import is_bound, remove_stale
 
-__all__ = ["default_path", "found_sockets", "is_alive", "make_folder", "runtime_folder"]
+__all__ = ["default_path", "found_sockets", "make_folder", "runtime_folder"]
 
 
 def runtime_folder() -> Path:
@@ -62,24 +61,20 @@ def default_path() -> Path:
     """
     folder = make_folder()
     for path in folder.glob("*.sock"):
-        if not is_alive(path):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of one that lives, or something else
+            remove_stale(str(path))
     return folder / f"{os.getpid()}.sock"
 
 
 def found_sockets() -> list[Path]:
     """The sockets of this user's processes that live, by number."""
     folder = runtime_folder()
-    found = [path for path in folder.glob("*.sock") if is_alive(path)]
+    found = [path for path in folder.glob("*.sock") if _is_alive(path)]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
-def is_alive(path: Path) -> bool:
-    """Whether somebody listens on a socket, as far as can be told without talking to it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError as exc:
-            # Full (EAGAIN) or somebody else's (EACCES): there, all the same.
-            return exc.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTSOCK)
-    return True
+def _is_alive(path: Path) -> bool:
+    try:
+        return is_bound(str(path))
+    except OSError:
+        return True  # somebody else's (EACCES): there, all the same

@@ -16,7 +16,6 @@ import logging
 import os
 import select
 import socket
-import stat
 import struct
 import time
 from collections.abc import Generator
@@ -30,8 +29,9 @@ from ..errors import DecodeError, TransportError
 from ..events import EventChannel
 from ..loop import READ, WRITE, Loop, Timer, Watch
 from ..registry import Registry
+from ..sockets import listen_at
 from .answers import Refusal, answer, find_device
-from .places import default_path, is_alive
+from .places import default_path
 from .protocol import (
     MAX_LINE,
     VERSION,
@@ -60,6 +60,10 @@ FULL: Final = 64 << 10
 PATIENCE: Final = 5.0
 
 _CREDENTIALS: Final = struct.Struct("3i")
+_WHY: Final = {
+    errno.EADDRINUSE: "another process listens there",
+    errno.EEXIST: "expected a socket or nothing there",
+}
 
 
 class ControlServer:
@@ -88,20 +92,14 @@ class ControlServer:
         self.refused = 0
         self._pause: Timer | None = None
         self._clients: set[_Connection] = set()
-        _make_way(self.path)
-        self._socket = socket.socket(
-            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
         try:
-            self._socket.bind(str(self.path))
-            # Nobody connects before `listen`, so there is no moment in which others might.
-            os.chmod(self.path, 0o600)
-            self._made = os.stat(self.path)
-            self._socket.listen(MAX_CLIENTS)
+            self._listening = listen_at(
+                str(self.path), socket.SOCK_STREAM, mode=0o600, backlog=MAX_CLIENTS
+            )
         except OSError as exc:
-            self._socket.close()
-            raise TransportError(f"control socket {self.path}: {exc.strerror or exc}") from exc
-        self._watch: Watch | None = loop.watch(self._socket.fileno(), self._accept)
+            why = _WHY.get(exc.errno or 0) or exc.strerror or exc
+            raise TransportError(f"control socket {self.path}: {why}") from exc
+        self._watch: Watch | None = loop.watch(self._listening.sock.fileno(), self._accept)
 
     def __enter__(self) -> Self:
         return self
@@ -124,15 +122,11 @@ class ControlServer:
             self._pause.cancel()
         for client in tuple(self._clients):
             client.close()
-        self._socket.close()
-        with contextlib.suppress(OSError):
-            now = os.stat(self.path)
-            if (now.st_dev, now.st_ino) == (self._made.st_dev, self._made.st_ino):
-                os.unlink(self.path)
+        self._listening.close()
 
     def _accept(self, _: int) -> None:
         try:
-            peer, _address = self._socket.accept()
+            peer, _address = self._listening.sock.accept()
         except OSError as exc:  # gone again, or no descriptor is left: data goes first
             log.debug("control: accept: %s", exc)
             if exc.errno in (errno.EMFILE, errno.ENFILE) and self._watch is not None:
@@ -174,23 +168,6 @@ class ControlServer:
 def _turn_away(peer: socket.socket, kind: str, *words: str) -> None:
     with peer, contextlib.suppress(OSError):
         peer.send(encode(Refusal(kind, *words).reply(0)))
-
-
-def _make_way(path: Path) -> None:
-    """Remove the socket of a dead process.
-
-    Raises:
-        TransportError: What is there is no socket, or alive.
-    """
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise TransportError(f"control socket {path}: expected a socket or nothing there")
-    if is_alive(path):
-        raise TransportError(f"control socket {path}: another process listens there")
-    path.unlink(missing_ok=True)
 
 
 class _Connection:

@@ -598,42 +598,12 @@ def test_an_abstract_name_makes_no_file(host: Host, tmp_path: Path) -> None:
     HandMade.client(host.loop.turn, b"\0" + os.fsencode(path)).close()
 
 
-def test_a_stale_socket_is_replaced_and_a_live_one_is_not(host: Host, tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
-        other.bind(str(path))
-        other.listen(1)
-        device = host.add(f"emu_memif,role=server,socket={path},socket-abstract=no")
-        with pytest.raises(TransportError, match="in use: somebody listens on it"):
-            host.start()
-    assert path.exists()  # stale now
-    host.start()
-    HandMade.client(host.loop.turn, os.fsencode(path)).close()
-    device.stop()
-    assert not path.exists()
-
-
 def test_an_abstract_name_in_use_says_so(host: Host, name: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
         other.bind(b"\0" + name.encode())
         host.add(f"emu_memif,role=server,socket={name}")
         with pytest.raises(TransportError, match=f"abstract:{name} is in use"):
             host.start()
-
-
-def test_a_file_that_is_no_socket_is_left_alone(host: Host, tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    path.write_text("precious")
-    host.add(f"emu_memif,role=server,socket={path},socket-abstract=no")
-    with pytest.raises(ConfigError, match="is not a socket"):
-        host.start()
-    assert path.read_text() == "precious"
-
-
-def test_a_folder_that_is_not_there_is_named(host: Host, tmp_path: Path) -> None:
-    host.add(f"emu_memif,role=server,socket={tmp_path}/no/m.sock,socket-abstract=no")
-    with pytest.raises(ConfigError, match="there is no folder"):
-        host.start()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -673,5 +643,5 @@ def test_an_inherited_name_that_is_not_there_is_explained(
     monkeypatch.setenv("LISTEN_FDS", "2")
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     host.add("emu_memif,role=server,socket=fd:memif")
-    with pytest.raises(ConfigError, match="LISTEN_FDNAMES has: a, b"):
+    with pytest.raises(ConfigError, match=r"socket=fd:memif: .*\(LISTEN_FDNAMES has: a, b"):
         host.start()

@@ -28,11 +28,11 @@ from emudev_core.lifecycle import State
 from emudev_core.loop import Loop
 from emudev_core.memory import EMPTY_TABLE, MemoryRegion, MemoryTable
 from emudev_core.regions import IrqGroup, MapArea, RegionInfo, ResetKind
+from emudev_core.sockets import check_address
 
 from .config import VfioUserConfig
 from .regions import check_regions
 from .server import Server
-from .sockets import check_path
 
 __all__ = ["DeviceDescription", "NotifyOps", "Region", "Resource", "VfioUserServer"]
 
@@ -132,7 +132,7 @@ class VfioUserServer:
             ConfigError: The path can't be a socket's, or is registered already.
         """
         try:
-            check_path(path)
+            check_address(path)
         except ValueError as exc:
             raise ConfigError(str(exc)) from exc
         if path in self._devices:

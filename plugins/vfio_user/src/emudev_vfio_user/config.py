@@ -38,9 +38,9 @@ class VfioUserConfig(TransportConfig):
         Raises:
             ValueError: It can't be a socket's address.
         """
-        from .sockets import check_path
+        from emudev_core.sockets import check_address
 
-        check_path(self.path)
+        check_address(self.path)
 
     def claims(self) -> Iterable[Claim]:
         """The socket: a device has one of its own."""

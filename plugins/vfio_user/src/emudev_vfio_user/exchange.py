@@ -19,6 +19,7 @@ import attrs
 
 from emudev_core.errors import PeerError, TransportError
 from emudev_core.loop import READ, Loop, Watch
+from emudev_core.sockets import descriptors, inherited_fd
 
 from . import nearby
 from .messages import (
@@ -34,7 +35,6 @@ from .messages import (
     command_name,
 )
 from .protocol import Receiver, close_fds, error_reply
-from .sockets import descriptors, inherited_fd
 
 __all__ = ["Exchange", "Memory", "Reply"]
 
@@ -333,7 +333,7 @@ class Exchange:
 
 def _connect(path: str) -> socket.socket:
     if path.startswith("fd:"):
-        number = os.dup(inherited_fd(path.removeprefix("fd:")))
+        number = os.dup(inherited_fd(path, where=f"path={path}"))
         with socket.socket(fileno=number) as listening:
             path = listening.getsockname()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

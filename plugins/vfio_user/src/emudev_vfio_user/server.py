@@ -11,12 +11,12 @@ from emudev_core.errors import TransportError
 from emudev_core.hooks import hookimpl
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, Loop, Watch
+from emudev_core.sockets import ListeningSocket, listen
 from emudev_net import sigbus
 
 from .config import VfioUserConfig
 from .served import ServedDevice
 from .session import Session
-from .sockets import ListeningSocket, open_socket
 
 __all__ = ["Server"]
 
@@ -57,7 +57,12 @@ class Server:
         """Listen; see the hook."""
         if self._listening is not None:
             raise TransportError(f"{self.address} is listening already")
-        self._listening = open_socket(self._config.path, self._config.file_mode)
+        self._listening = listen(
+            self._config.path,
+            socket.SOCK_STREAM,
+            where=f"path={self._config.path}",
+            mode=self._config.file_mode,
+        )
         self._watch = self._loop.watch(self._listening.sock.fileno(), self._accept, READ)
         sigbus.prepare()  # clients map memory: its guard is compiled until then
         return self.address

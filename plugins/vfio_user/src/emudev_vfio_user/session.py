@@ -23,6 +23,7 @@ from emudev_core.errors import PeerError
 from emudev_core.later import LIMIT
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, WRITE, Loop
+from emudev_core.sockets import descriptors
 from emudev_net.sigbus import Guard
 
 from . import nearby
@@ -43,7 +44,6 @@ from .protocol import (
 )
 from .regions import check_regions, count_regions, find_doorbells, readable_sizes
 from .served import ServedDevice
-from .sockets import descriptors
 from .steps import Procedure, Run
 from .teardown import take_back
 from .version import Limits
