@@ -7,10 +7,18 @@ that has ever found a fault.
 import importlib.util
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from seeds import CORPUS, SEEDS, write
 from targets import TARGETS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_before():
+    """What targets change of the process, such as how long resets last, is theirs alone."""
+    yield
+    mock.patch.stopall()
 
 
 @pytest.mark.parametrize("name", TARGETS)
