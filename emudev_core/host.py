@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from .blame import culprit
 from .client import DeviceClient
+from .closing import Closing
 from .device import Device
 from .errors import ConfigError, EmudevError, LifecycleError, PluginError, TransportError
 from .lifecycle import State
@@ -42,7 +42,7 @@ __all__ = ["Host"]
 log = logging.getLogger(__name__)
 
 
-class Host:
+class Host(Closing):
     """See the module. All methods but `stop` are for one thread, the loop's.
 
     Args:
@@ -66,17 +66,6 @@ class Host:
         self._stopped = False
         self._closed = False
         self.loop.on_error = self._callback_failed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- building
 

@@ -16,9 +16,9 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
+from ..closing import Closing
 from ..errors import EmudevError, TransportError
 from .places import found_sockets, runtime_folder
 from .protocol import (
@@ -71,7 +71,7 @@ class ControlError(EmudevError):
         self.error = error
 
 
-class Client:
+class Client(Closing):
     """See the module.
 
     Args:
@@ -133,17 +133,6 @@ class Client:
             peer.close()
             raise TransportError(f"control socket {path}: {exc.strerror or exc}") from exc
         return cls(peer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Hang up."""

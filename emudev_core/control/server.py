@@ -20,10 +20,10 @@ import struct
 import time
 from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from .. import __version__
+from ..closing import Closing
 from ..device import Device
 from ..errors import DecodeError, TransportError
 from ..events import EventChannel
@@ -66,7 +66,7 @@ _WHY: Final = {
 }
 
 
-class ControlServer:
+class ControlServer(Closing):
     """See the module. For the loop's thread; `close` before the loop.
 
     Args:
@@ -100,17 +100,6 @@ class ControlServer:
             why = _WHY.get(exc.errno or 0) or exc.strerror or exc
             raise TransportError(f"control socket {self.path}: {why}") from exc
         self._watch: Watch | None = loop.watch(self._listening.sock.fileno(), self._accept)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let all clients go and remove the socket. A second call does nothing."""
