@@ -33,10 +33,12 @@ from ..sections import Row, Section
 from .protocol import (
     AttributeRecord,
     Attributes,
+    ControlError,
     DeviceRecord,
     Devices,
     Done,
     Error,
+    ErrorKind,
     GetAttributes,
     ListDevices,
     Reply,
@@ -62,7 +64,7 @@ CORE: Final = "core"
 MAX_ROWS: Final = 4096
 
 
-class Refusal(Exception):
+class Refusal(ControlError):
     """A request that gets an `Error`; never leaves the server.
 
     Args:
@@ -72,16 +74,12 @@ class Refusal(Exception):
         came: What came.
     """
 
-    def __init__(self, kind: str, message: str, expected: str = "", came: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.expected = expected
-        self.came = came
+    def __init__(self, kind: ErrorKind, message: str, expected: str = "", came: str = "") -> None:
+        super().__init__(Error(kind=kind, message=message, expected=expected, came=came))
 
     def reply(self, id: int) -> Error:
         """As a reply."""
-        kind: Any = self.kind
-        return Error(id=id, kind=kind, message=str(self), expected=self.expected, came=self.came)
+        return msgspec.structs.replace(self.error, id=id)
 
 
 def answer(registry: Registry, request: Request) -> Answer:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..closing import Closing
-from ..errors import EmudevError, TransportError
+from ..errors import TransportError
 from .places import found_sockets, runtime_folder
 from .protocol import (
     VERSION,
     AttributeRecord,
     Attributes,
+    ControlError,
     DeviceRecord,
     Devices,
     Done,
@@ -54,21 +55,6 @@ R = TypeVar("R", bound=Reply)
 
 #: Seconds that a reply may take.
 TIMEOUT = 10.0
-
-
-class ControlError(EmudevError):
-    """A request that the process refused.
-
-    Args:
-        error: Its reply.
-
-    Attributes:
-        error: As given.
-    """
-
-    def __init__(self, error: Error) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 class Client(Closing):

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from ..errors import DecodeError
+from ..errors import DecodeError, EmudevError
 from ..sections import Value
 
 __all__ = [
@@ -26,10 +26,12 @@ __all__ = [
     "VERSION",
     "AttributeRecord",
     "Attributes",
+    "ControlError",
     "DeviceRecord",
     "Devices",
     "Done",
     "Error",
+    "ErrorKind",
     "EventRecord",
     "Follow",
     "GetAttributes",
@@ -198,6 +200,9 @@ class Hello(_Reply, frozen=True, kw_only=True, tag="hello"):
     pid: int
 
 
+ErrorKind = Literal["permission", "busy", "request", "unknown", "device", "internal"]
+
+
 class Error(_Reply, frozen=True, kw_only=True, tag="error"):
     """Why a request was not done. Nothing was changed.
 
@@ -211,7 +216,7 @@ class Error(_Reply, frozen=True, kw_only=True, tag="error"):
         came: What came instead; empty if nothing did.
     """
 
-    kind: Literal["permission", "busy", "request", "unknown", "device", "internal"]
+    kind: ErrorKind
     message: str
     expected: str = ""
     came: str = ""
@@ -339,6 +344,22 @@ class EventRecord(_Reply, frozen=True, kw_only=True, tag="event"):
 
 
 Reply = Hello | Error | Done | Devices | State | Attributes | EventRecord
+
+
+class ControlError(EmudevError):
+    """A request that the process refused.
+
+    Args:
+        error: Its reply.
+
+    Attributes:
+        error: As given.
+    """
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.message)
+        self.error = error
+
 
 _ENCODER: Final = msgspec.json.Encoder()
 _REQUESTS: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)

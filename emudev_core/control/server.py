@@ -37,6 +37,7 @@ from .protocol import (
     VERSION,
     Done,
     Error,
+    ErrorKind,
     EventRecord,
     Follow,
     Hello,
@@ -154,7 +155,7 @@ class ControlServer(Closing):
         self._clients.discard(client)
 
 
-def _turn_away(peer: socket.socket, kind: str, *words: str) -> None:
+def _turn_away(peer: socket.socket, kind: ErrorKind, *words: str) -> None:
     with peer, contextlib.suppress(OSError):
         peer.send(encode(Refusal(kind, *words).reply(0)))
 
