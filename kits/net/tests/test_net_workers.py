@@ -180,6 +180,14 @@ class FdQueue:
         self.kernels = QueueKernels(self._words.address, fd_peek, fd_push, fd_release, None)
 
 
+class Stuck:
+    """A source that does not come back; its words last as long as the flow that keeps it."""
+
+    def __init__(self):
+        self.words = Words(8)
+        self.kernels = QueueKernels(self.words.address, stuck, None, fd_release, None)
+
+
 def endless(sink):
     """A flow that is never done, of 60 packets again and again."""
     return Joined(MemorySource(Burst.of(frames(60)), again=1 << 60), sink)
@@ -497,9 +505,8 @@ def test_a_worker_that_is_held_before_it_starts_waits(make_pool):
 def test_a_kernel_that_does_not_return_is_an_error_not_a_wait(make_pool, monkeypatch):
     monkeypatch.setattr(workers, "LIMIT", 0.02)
     pool = make_pool()
-    source = FdQueue(0)
-    words = Words(8)
-    source.kernels = QueueKernels(words.address, stuck, None, fd_release, None)
+    source = Stuck()
+    words = source.words
     pool.workers[0].add(Joined(source, MemorySink()))
     pool.start()
     until(lambda: words[1])
