@@ -126,6 +126,8 @@ class MessageDma:
         chunk: Most data of one request, bytes; 0 as long as the client takes none.
         queued: Bytes of data that handlers have left to be written.
         failed_writes: Writes that the client refused.
+        reads, writes: Messages that were sent.
+        read_bytes, written_bytes: Data that they asked for, or had.
     """
 
     def __init__(self, link: Link, on_first: Callable[[int], None] | None = None) -> None:
@@ -141,11 +143,23 @@ class MessageDma:
         self.queued = 0
         self.chunk = CHUNK
         self.failed_writes = 0
+        self.reads = self.read_bytes = 0
+        self.writes = self.written_bytes = 0
 
     @property
     def waits(self) -> bool:
         """Whether a request waits to be sent."""
         return bool(self._queue)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be sent."""
+        return len(self._queue)
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that were sent and not answered yet."""
+        return len(self._sent)
 
     # -- telling a callback
 
@@ -335,6 +349,12 @@ class MessageDma:
             request.msg_id = -1
             self._queue.appendleft(request)
             return False
+        if request.data:
+            self.writes += 1
+            self.written_bytes += request.count
+        else:
+            self.reads += 1
+            self.read_bytes += request.count
         if request.left:
             self.queued -= request.count
             request.left = False

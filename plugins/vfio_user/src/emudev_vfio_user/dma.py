@@ -71,6 +71,8 @@ class DmaTable:
 
     Attributes:
         table: The present snapshot; a new one with the next generation after each change.
+        mapped_bytes: Of all entries that are mapped into this process.
+        message_bytes: Of all others.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class DmaTable:
         self._on_fault = on_fault
         self._entries: dict[int, DmaEntry] = {}
         self.table = MemoryTable((), generation)
+        self.mapped_bytes = 0
+        self.message_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -147,6 +151,7 @@ class DmaTable:
         entry = DmaEntry(region, mapping, identity, watch)
         self._entries[request.address] = entry
         self.table = self.table.plus(region)
+        self._count(entry, region.size)
         return entry
 
     def _guard(self, where: str, mapping: Mapping, page: int) -> Guard:
@@ -191,12 +196,20 @@ class DmaTable:
 
     def remove(self, entries: Iterable[DmaEntry]) -> None:
         """Take entries out and publish the table without them; their memory stays mapped."""
-        gone = [self._entries.pop(entry.region.guest).region for entry in entries]
-        self.table = self.table.minus(gone)
+        gone = [self._entries.pop(entry.region.guest) for entry in entries]
+        self.table = self.table.minus([entry.region for entry in gone])
+        for entry in gone:
+            self._count(entry, -entry.region.size)
 
-    def entries(self) -> list[DmaEntry]:
-        """All entries, by guest address."""
-        return [self._entries[r.guest] for r in self.table.regions]
+    def entries(self, most: int | None = None) -> list[DmaEntry]:
+        """All entries by guest address, or the first few."""
+        return [self._entries[r.guest] for r in self.table.regions[:most]]
+
+    def _count(self, entry: DmaEntry, size: int) -> None:
+        if entry.mapping is not None:
+            self.mapped_bytes += size
+        else:
+            self.message_bytes += size
 
     @staticmethod
     def _identity(request: DmaMap, fds: list[int]) -> tuple[int, ...]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import time
+from collections.abc import Sequence
 from typing import Final
+
+import attrs
 
 from emudev_core.errors import TransportError
 from emudev_core.hooks import hookimpl
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, Loop, Watch
+from emudev_core.sections import Section
 from emudev_core.sockets import ListeningSocket, listen
 from emudev_net import sigbus
 
 from .config import VfioUserConfig
+from .sections import server_sections
 from .served import ServedDevice
 from .session import Session
 
@@ -24,6 +30,23 @@ log = logging.getLogger(__name__)
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred. Source: unix(7).
 _RETRY: Final = 0.1  # after a failed accept, seconds
+
+
+@attrs.frozen
+class Peer:
+    """Who is at the other end of a socket.
+
+    Attributes:
+        pid: Of the process that connected, 0 if it is in another PID namespace.
+        uid: Of its user.
+    """
+
+    pid: int
+    uid: int
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"process {self.pid} of user {self.uid}"
 
 
 class Server:
@@ -36,6 +59,13 @@ class Server:
         config: Where to listen.
         device: What to serve.
         loop: The process' loop.
+
+    Attributes:
+        session: Of the client that is there, if any.
+        peer: Who that is, as far as the kernel tells.
+        since: When it connected, seconds of the monotonic clock.
+        clients: How many have been served so far.
+        refused: How many were turned away.
     """
 
     def __init__(self, config: VfioUserConfig, device: ServedDevice, loop: Loop) -> None:
@@ -46,6 +76,20 @@ class Server:
         self._watch: Watch | None = None
         self._generation = 0
         self.session: Session | None = None
+        self.peer: Peer | None = None
+        self.since = 0.0
+        self.clients = 0
+        self.refused = 0
+
+    @property
+    def path(self) -> str:
+        """The socket, as the user named it."""
+        return self._config.path
+
+    @property
+    def listening(self) -> bool:
+        """Whether clients can connect."""
+        return self._listening is not None
 
     @property
     def address(self) -> str:
@@ -85,6 +129,11 @@ class Server:
         """Give everything back, also after a start that failed; see the hook."""
         self.emudev_unlisten()
 
+    @hookimpl
+    def emudev_get_state(self) -> Sequence[Section]:
+        """The socket, its client, memory and interrupts; see the hook."""
+        return server_sections(self)
+
     def _accept(self, events: int) -> None:
         if self._listening is None or self._watch is None:
             return
@@ -100,33 +149,40 @@ class Server:
             self._pause()
             return
         if self.session is not None:
-            log.warning("%s: refused a second client (%s)", self.address, _client(sock))
+            log.warning("%s: refused a second client (%s)", self.address, _client(_peer(sock)))
+            self.refused += 1
             sock.close()
             return
         if self._device.state is State.ERROR:
             log.warning("%s: refused a client: %s is in error", self.address, self._device.name)
+            self.refused += 1
             sock.close()
             return
         self._begin(sock)
 
     def _begin(self, sock: socket.socket) -> None:
+        peer = _peer(sock)
         try:
             self.session = Session(
                 self._device,
                 self._loop,
                 sock,
-                _client(sock),
+                _client(peer),
                 self._gone,
                 generation=self._generation,
             )
         except Exception as exc:
             sock.close()
             self._device.fail(exc, "emudev_get_regions")
+            return
+        self.peer = peer
+        self.since = time.monotonic()
+        self.clients += 1
 
     def _gone(self) -> None:
         if self.session is not None:
             self._generation = self.session.dma.table.generation
-            self.session = None
+            self.session = self.peer = None
         if self._watch is not None:
             self._watch.set(READ)
 
@@ -137,11 +193,16 @@ class Server:
             self._loop.call_later(_RETRY, lambda: watch.set(READ))
 
 
-def _client(sock: socket.socket) -> str:
-    """A name for whoever is at the other end."""
+def _peer(sock: socket.socket) -> Peer | None:
+    """Whoever is at the other end, if the kernel tells."""
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     except OSError:
-        return "a client"
+        return None
     pid, uid, _ = _CREDENTIALS.unpack(raw)
-    return f"process {pid} of user {uid}"
+    return Peer(pid, uid)
+
+
+def _client(peer: Peer | None) -> str:
+    """A name for it."""
+    return "a client" if peer is None else str(peer)

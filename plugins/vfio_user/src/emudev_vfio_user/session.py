@@ -154,6 +154,11 @@ class Session:
         poll.register(self._sock, select.POLLRDHUP)
         return bool(poll.poll(0))
 
+    @property
+    def sent(self) -> tuple[int, int]:
+        """Bytes that the kernel took for the client, and bytes that it did not take yet."""
+        return self._out.progress, self._out.kept_bytes
+
     def _ready(self, events: int) -> None:
         if events == READ and self.phase is _SERVING and not self._out.kept:
             self._receive_batch()

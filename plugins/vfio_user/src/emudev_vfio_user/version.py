@@ -55,12 +55,14 @@ class Limits:
         max_data_xfer_size: Bytes of data in one transfer.
         max_dma_maps: DMA mappings at a time.
         write_multiple: REGION_WRITE_MULTI may be used.
+        minor: The minor version that was agreed on.
     """
 
     max_msg_fds: int = _DEFAULT_FDS
     max_data_xfer_size: int = DEFAULT_DATA
     max_dma_maps: int = _DEFAULT_MAPS
     write_multiple: bool = False
+    minor: int = MINOR
 
 
 def _parse(payload: bytes) -> tuple[Version, _Capabilities]:
@@ -78,7 +80,7 @@ def _parse(payload: bytes) -> tuple[Version, _Capabilities]:
     return version, _Capabilities() if isinstance(found, UnsetType) else found
 
 
-def _limits(found: _Capabilities) -> Limits:
+def _limits(found: _Capabilities, minor: int) -> Limits:
     def value(given: int | UnsetType, default: int) -> int:
         return default if isinstance(given, UnsetType) else given
 
@@ -87,6 +89,7 @@ def _limits(found: _Capabilities) -> Limits:
         max_data_xfer_size=value(found.max_data_xfer_size, DEFAULT_DATA),
         max_dma_maps=value(found.max_dma_maps, _DEFAULT_MAPS),
         write_multiple=found.write_multiple is True,
+        minor=minor,
     )
 
 
@@ -117,7 +120,8 @@ def accept(payload: bytes) -> tuple[Limits, bytes]:
     # Each member is no longer than the client's own, so the answer is no longer than a request with
     # JSON. One without gets {} all the same: QEMU takes its own offer for the answer if none comes.
     text = _text({"capabilities": ours} if ours else {})
-    return _limits(found), Version(MAJOR, min(version.minor, MINOR)).pack() + text
+    minor = min(version.minor, MINOR)
+    return _limits(found, minor), Version(MAJOR, minor).pack() + text
 
 
 def offer(*, max_msg_fds: int = MAX_FDS, write_multiple: bool = True) -> bytes:
@@ -144,7 +148,7 @@ def answer(payload: bytes) -> Limits:
         raise PeerError(
             f"server answers version {version.major}.{version.minor}, offered was {MAJOR}.{MINOR}"
         )
-    return _limits(found)
+    return _limits(found, version.minor)
 
 
 def _text(document: dict[str, Any]) -> bytes:
