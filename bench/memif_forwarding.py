@@ -15,28 +15,17 @@ import argparse
 import os
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from memif_peers import (
     BATCH,
     BUFFER,
-    DIRTY,
-    LENGTH,
     LOG2,
-    MASK,
     RECEIVED,
-    RX_BUFFERS,
-    RX_OFFSET,
-    RX_RING,
     STOP,
-    STRIDE,
-    TX_BUFFERS,
-    TX_OFFSET,
-    TX_RING,
-    WORDS,
+    Ends,
+    PeerThread,
     memif_to_memif,
 )
 
@@ -49,7 +38,6 @@ from emudev_net.primitives import (
     load64,
     load64_relaxed,
     pause,
-    store16_release,
 )
 
 # Words of the forwarder.
@@ -105,7 +93,6 @@ class Bench:
         rings.set_polled(1, True)
         place = memory.layout
         rings.attach(memory.regions, place.c2s, place.s2c, self.fds[:1], self.fds[1:])
-        store16_release(memory.address + place.s2c[0].offset + 4, 1)  # it polls: MASK_INT
         return rings, memory
 
     def sample(self, size: int, dirty: bool, fused: bool, seconds: float) -> tuple[float, float]:
@@ -113,54 +100,26 @@ class Bench:
         one, one_memory = self._join()
         two, two_memory = self._join()
         source, sink = one.kernels(1), two.kernels(0)
-        peers, words, burst = Words(WORDS), Words(16), Burst(self.batch)
-        first, second = one_memory.layout, two_memory.layout
-        values = {
-            LENGTH: size,
-            DIRTY: int(dirty),
-            MASK: (1 << LOG2) - 1,
-            STRIDE: first.stride,
-            TX_RING: one_memory.address + first.c2s[0].offset,
-            TX_BUFFERS: one_memory.address + first.c2s_buffers[0],
-            TX_OFFSET: first.c2s_buffers[0],
-            RX_RING: two_memory.address + second.s2c[0].offset,
-            RX_BUFFERS: two_memory.address + second.s2c_buffers[0],
-            RX_OFFSET: second.s2c_buffers[0],
-        }
-        for word, value in values.items():
-            peers[word // 8] = value
+        peers = Ends(size, dirty, one_memory, two_memory)
+        words, burst = Words(16), Burst(self.batch)
         named = (source.peek, sink.push, source.release, sink.notify)
         calls = [kernel.address for kernel in named if kernel is not None]
         fast = source.forward[sink.kind].address if fused else 0
         for i, value in enumerate((fast, source.state, sink.state, *calls, burst.address)):
             words[1 + i] = value
         words[F_BATCH // 8] = self.batch
-        store16_release(values[RX_RING] + 4, 1)  # the peer polls, too
-        store16_release(values[RX_RING] + 6, 1 << LOG2)
-        threads = []
-
-        def run(core: int, kernel: Callable[[int, int, int], int], state: int) -> None:
-            os.sched_setaffinity(0, {core})
-            threads.append(threading.get_native_id())
-            kernel(state, 0, 0)
-
-        loops = [
-            threading.Thread(target=run, args=(1, forwarder, words.address)),
-            threading.Thread(target=run, args=(0, memif_to_memif, peers.address)),
-        ]
-        for loop in loops:
-            loop.start()
-        while len(threads) < 2:
-            time.sleep(0.001)
-        time.sleep(0.1)
-        before, lags, start = peers[RECEIVED // 8], list(map(waited, threads)), time.perf_counter()
-        time.sleep(seconds)
-        took = time.perf_counter() - start
-        moved = peers[RECEIVED // 8] - before
-        late = max(waited(thread) - lag for thread, lag in zip(threads, lags, strict=True))
-        peers[STOP // 8] = words[STOP // 8] = 1
-        for loop in loops:
-            loop.join()
+        with (
+            PeerThread(forwarder, words, 1) as middle,
+            PeerThread(memif_to_memif, peers.words, 0) as far,
+        ):
+            threads = (middle.id, far.id)
+            time.sleep(0.1)
+            before, lags = peers.get(RECEIVED), list(map(waited, threads))
+            start = time.perf_counter()
+            time.sleep(seconds)
+            took = time.perf_counter() - start
+            moved = peers.get(RECEIVED) - before
+            late = max(waited(thread) - lag for thread, lag in zip(threads, lags, strict=True))
         for rings, memory in ((one, one_memory), (two, two_memory)):
             rings.close()
             memory.close()

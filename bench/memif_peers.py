@@ -15,12 +15,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from emudev_core.loop import Loop
 from emudev_memif.client import ClientEnd, ClientOptions
 from emudev_memif.ends import Peer, Rings
+from emudev_memif.layout import Layout, RingPlace
 from emudev_memif.sockets import Address
+from emudev_memif.words import (
+    DESCRIPTOR,
+    MASK_INT,
+    RING_FLAGS,
+    RING_HEAD,
+    RING_HEADER,
+    RING_TAIL,
+)
 from emudev_net.jit import Kernel, compile_now, inline, queue_kernel
 from emudev_net.primitives import (
     Words,
@@ -48,10 +57,10 @@ STOP = 8 * 0
 LENGTH = 8 * 1  # of each packet, bytes
 DIRTY = 8 * 2
 MASK = 8 * 3  # of both rings
-TX_RING = 8 * 4  # a C2S ring
+TX_RING = 8 * 4  # a C2S ring; these three words follow one another
 TX_BUFFERS = 8 * 5  # addresses
 TX_OFFSET = 8 * 6  # offset of the first buffer
-RX_RING = 8 * 7  # an S2C ring
+RX_RING = 8 * 7  # an S2C ring, the same
 RX_BUFFERS = 8 * 8
 RX_OFFSET = 8 * 9
 STRIDE = 8 * 10
@@ -80,7 +89,7 @@ def memif_send(state: int) -> int:
     ring = load64(state + TX_RING)
     mask = load64(state + MASK)
     head = load64(state + HEAD)
-    room = mask + 1 - ((head - load16_acquire(ring + 64)) & 0xFFFF)
+    room = mask + 1 - ((head - load16_acquire(ring + RING_TAIL)) & 0xFFFF)
     count = min(room, BATCH)
     if count <= 0:
         return 0
@@ -88,7 +97,7 @@ def memif_send(state: int) -> int:
     offset = load64(state + TX_OFFSET)
     stride = load64(state + STRIDE)
     for i in range(head, head + count):
-        slot = ring + 128 + (i & mask) * 16
+        slot = ring + RING_HEADER + (i & mask) * DESCRIPTOR
         store64(slot, length)
         store64(slot + 8, offset + (i & mask) * stride)
     if load64(state + DIRTY):
@@ -97,7 +106,7 @@ def memif_send(state: int) -> int:
             store64(buffers + (i & mask) * stride, i)
     head = (head + count) & 0xFFFF
     store64(state + HEAD, head)
-    store16_release(ring + 6, head)
+    store16_release(ring + RING_HEAD, head)
     store64_relaxed(state + SENT, load64(state + SENT) + count)
     return count
 
@@ -108,13 +117,13 @@ def memif_receive(state: int) -> int:
     ring = load64(state + RX_RING)
     mask = load64(state + MASK)
     cursor = load64(state + CURSOR)
-    count = min((load16_acquire(ring + 64) - cursor) & 0xFFFF, BATCH)
+    count = min((load16_acquire(ring + RING_TAIL) - cursor) & 0xFFFF, BATCH)
     if count == 0:
         return 0
     offset = load64(state + RX_OFFSET)
     stride = load64(state + STRIDE)
     for i in range(cursor, cursor + count):
-        slot = ring + 128 + (i & mask) * 16
+        slot = ring + RING_HEADER + (i & mask) * DESCRIPTOR
         store64(slot, BUFFER << 32)
         store64(slot + 8, offset + (i & mask) * stride)
     if load64(state + DIRTY):
@@ -125,7 +134,7 @@ def memif_receive(state: int) -> int:
         store64(state + SUM, load64(state + SUM) + total)
     cursor = (cursor + count) & 0xFFFF
     store64(state + CURSOR, cursor)
-    store16_release(ring + 6, (cursor + mask + 1) & 0xFFFF)
+    store16_release(ring + RING_HEAD, (cursor + mask + 1) & 0xFFFF)
     store64_relaxed(state + RECEIVED, load64(state + RECEIVED) + count)
     return count
 
@@ -150,7 +159,7 @@ def first_packets(state: int, _burst: int, _rows: int) -> int:
     mask = load64(state + MASK)
     sleepers = load64(state + POLLS)  # struct pollfd of the S2C ring's eventfd, 8 bytes for reading
     rest = load64(state + GAP)
-    store16_release(load64(state + RX_RING) + 4, 0)  # signals are wanted
+    store16_release(load64(state + RX_RING) + RING_FLAGS, 0)  # signals are wanted
     while load64_relaxed(state + STOP) == 0:
         done = load64(state + DONE)
         if done >= load64(state + COUNT):
@@ -159,15 +168,15 @@ def first_packets(state: int, _burst: int, _rows: int) -> int:
         while now_ns() - start < rest:
             poll(0, 0, 10)
         head = load64(state + HEAD)
-        slot = ring + 128 + (head & mask) * 16
+        slot = ring + RING_HEADER + (head & mask) * DESCRIPTOR
         start = now_ns()
         store64(slot, load64(state + LENGTH) << 32)
         store64(slot + 8, load64(state + TX_OFFSET) + (head & mask) * load64(state + STRIDE))
         head = (head + 1) & 0xFFFF
         store64(state + HEAD, head)
-        store16_release(ring + 6, head)
+        store16_release(ring + RING_HEAD, head)
         fence()
-        if load16(ring + 4) & 1 == 0:
+        if load16(ring + RING_FLAGS) & MASK_INT == 0:
             signal_eventfd(load64(state + KICK))
         came = 0
         took = 0
@@ -215,19 +224,21 @@ class MemifClient:
 
     @property
     def rings(self) -> Rings:
-        """Where the rings are."""
+        """Where the rings are, and their eventfds."""
         assert self._rings is not None
         return self._rings
 
-    def ring(self, c2s: bool) -> tuple[int, int, int]:
-        """Of a direction: address of the ring, of its first buffer, and that one's offset."""
-        rings = self.rings
-        layout = rings.layout
+    @property
+    def address(self) -> int:
+        """Where its only region is mapped."""
+        return self.rings.regions[0][0]
+
+    @property
+    def layout(self) -> Layout:
+        """What is where in that region."""
+        layout = self.rings.layout
         assert layout is not None
-        place = (rings.c2s if c2s else rings.s2c)[0]
-        offset = (layout.c2s_buffers if c2s else layout.s2c_buffers)[0]
-        base = rings.regions[place.region][0]
-        return base + place.offset, base + offset, offset
+        return layout
 
     # -- `ends.User`
 
@@ -257,6 +268,20 @@ class MemifClient:
         self.loop.close()
 
 
+class ClientMemory(Protocol):
+    """The only region of a client: of a `MemifClient`, or `emudev_memif.layout.RingMemory`.
+
+    Attributes:
+        address: Where it is mapped.
+        layout: What is where.
+    """
+
+    @property
+    def address(self) -> int: ...  # noqa: D102
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+
+
 class Ends:
     """The words of a loop, set up for memif clients at both ends or at one.
 
@@ -271,27 +296,29 @@ class Ends:
         self,
         size: int,
         dirty: bool,
-        sender: MemifClient | None,
-        receiver: MemifClient | None,
+        sender: ClientMemory | None,
+        receiver: ClientMemory | None,
     ) -> None:
         self.words = Words(WORDS)
         self.set(LENGTH, size)
         self.set(DIRTY, int(dirty))
         self.set(MASK, (1 << LOG2) - 1)
         if sender is not None:
-            self._place(sender, True, (TX_RING, TX_BUFFERS, TX_OFFSET))
+            layout = sender.layout
+            self._place(sender, layout.c2s[0], layout.c2s_buffers[0], TX_RING)
         if receiver is not None:
-            ring = self._place(receiver, False, (RX_RING, RX_BUFFERS, RX_OFFSET))
-            store16_release(ring + 4, 1)  # it polls: MASK_INT
-            store16_release(ring + 6, 1 << LOG2)  # all buffers are offered
+            layout = receiver.layout
+            ring = self._place(receiver, layout.s2c[0], layout.s2c_buffers[0], RX_RING)
+            store16_release(ring + RING_FLAGS, MASK_INT)  # it polls
+            store16_release(ring + RING_HEAD, 1 << LOG2)  # all buffers are offered
 
-    def _place(self, client: MemifClient, c2s: bool, words: tuple[int, int, int]) -> int:
-        layout = client.rings.layout
-        assert layout is not None
-        self.set(STRIDE, layout.stride)
-        for word, value in zip(words, client.ring(c2s), strict=True):
-            self.set(word, value)
-        return client.ring(c2s)[0]
+    def _place(self, memory: ClientMemory, place: RingPlace, buffers: int, words: int) -> int:
+        """Tell a ring in the three words from `words` on; answers its address."""
+        ring = memory.address + place.offset
+        self.set(STRIDE, memory.layout.stride)
+        for i, value in enumerate((ring, memory.address + buffers, buffers)):
+            self.set(words + 8 * i, value)
+        return ring
 
     def set(self, word: int, value: int) -> None:
         """Set a word, named by its offset."""
@@ -338,3 +365,9 @@ class PeerThread:
     ) -> None:
         self._words[0] = 1
         self._thread.join()
+
+    @property
+    def id(self) -> int:
+        """Of the running thread, for the kernel."""
+        assert self._thread.native_id is not None
+        return self._thread.native_id
