@@ -1,4 +1,4 @@
-"""What requests about flow rules have in common: their form, their actions, adding a rule.
+"""What requests about flow rules have in common: their form, actions, what is done and replied.
 
 ADD_FDIR_FILTER and FLOW_SUBSCRIBE have the same layout. Whatever is wrong with a rule is said in
 the reply's own status, with the status of the message being success: drivers look at both.
@@ -9,7 +9,8 @@ Source: avf.md section 4.9 (virtchnl.h).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -29,6 +30,9 @@ from ..flow_rules import (
     RuleKind,
     shape_of,
 )
+from .base import check_vsi
+from .handlers import Answer
+from .messages import FlowDelete
 from .proto_hdrs import HEADERS_SIZE, ProtoHeaders
 
 if TYPE_CHECKING:
@@ -39,10 +43,12 @@ __all__ = [
     "FlowFault",
     "FlowRequest",
     "Outcome",
-    "add_rule",
+    "RuleGroup",
     "delete_rule",
     "insert_rule",
 ]
+
+log = logging.getLogger(__name__)
 
 #: Most actions of a rule.
 MAX_ACTIONS: Final = 8
@@ -203,36 +209,62 @@ def _destination(place: ActionType, conf: bytes, queues: int) -> Action:
     return Action(Fate.QUEUE, queue.index)
 
 
-def add_rule(
-    vf: Vf,
-    kind: RuleKind,
-    priority: int,
-    headers: ProtoHeaders,
-    action: Action,
-    *,
-    try_only: bool = False,
-) -> int:
-    """Add a rule of the guest's.
+@attrs.frozen(kw_only=True)
+class RuleGroup:
+    """A group of requests about rules: one that adds a rule, and one that deletes it.
 
-    Args:
-        vf: The VF.
-        kind: Which request it comes from.
-        priority: See `FlowRule`.
-        headers: Which frames.
-        action: What becomes of them.
-        try_only: Find out whether it could be added, and leave all as it is.
-
-    Returns:
-        Its flow id.
-
-    Raises:
-        FlowFault: It was not added.
+    Attributes:
+        name: Of its rules, for the log.
+        kind: Of its rules.
+        status: The number of each outcome in a reply.
+        places: Where its rules may send frames.
+        implied: See `FlowRequest.action`.
     """
+
+    name: str
+    kind: RuleKind
+    status: Mapping[Outcome, int]
+    places: tuple[ActionType, ...]
+    implied: tuple[ActionType, ...] = ()
+
+    def add(self, vf: Vf, request: FlowRequest, priority: int, *, try_only: bool) -> Answer:
+        """Add a rule of the guest's.
+
+        Args:
+            vf: The VF.
+            request: Which frames, and what becomes of them.
+            priority: See `FlowRule`.
+            try_only: Find out whether it could be added, and leave all as it is.
+        """
+        check_vsi(request.vsi)
+        try:
+            headers = request.headers()
+            action = request.action(vf.queue_pairs, self.places, implied=self.implied)
+            match = _match(headers)
+            number = insert_rule(vf, self.kind, priority, match, action, try_only=try_only)
+        except FlowFault as fault:
+            log.debug("%s not added: %s", self.name, fault)
+            return Answer(request.reply(0, self.status[fault.outcome]))
+        return Answer(request.reply(0 if try_only else number, self.status[Outcome.OK]))
+
+    def delete(self, vf: Vf, payload: bytes) -> Answer:
+        """Delete a rule by its flow id."""
+        request = FlowDelete.unpack(payload)
+        check_vsi(request.vsi_id)
+        outcome = Outcome.OK
+        try:
+            delete_rule(vf, self.kind, request.flow_id)
+        except FlowFault as fault:
+            outcome = fault.outcome
+        return Answer(request.replace(status=self.status[outcome]).pack())
+
+
+def _match(headers: ProtoHeaders) -> Match:
+    """Which frames a rule is for."""
     try:
-        match = build_match(headers)
+        return build_match(headers)
     except PatternError as exc:
         raise FlowFault(Outcome.INVALID, str(exc)) from exc
-    return insert_rule(vf, kind, priority, match, action, try_only=try_only)
 
 
 def insert_rule(
@@ -244,7 +276,18 @@ def insert_rule(
     *,
     try_only: bool = False,
 ) -> int:
-    """Add a rule whose match is known; see `add_rule`.
+    """Add a rule of the guest's.
+
+    Args:
+        vf: The VF.
+        kind: Which requests it comes from.
+        priority: See `FlowRule`.
+        match: Which frames.
+        action: What becomes of them.
+        try_only: Find out whether it could be added, and leave all as it is.
+
+    Returns:
+        Its flow id.
 
     Raises:
         FlowFault: It was not added.
