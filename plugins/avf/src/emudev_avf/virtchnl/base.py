@@ -12,7 +12,7 @@ from .opcodes import LEGACY_CAPS, Op
 if TYPE_CHECKING:
     from ..vf import Vf
 
-__all__ = ["check_vsi"]
+__all__ = ["check_queue", "check_vsi"]
 
 #: vsi_type of an SR-IOV function; anything else and Linux finds no VSI.
 VSI_SRIOV: Final = 6
@@ -21,6 +21,11 @@ VSI_SRIOV: Final = 6
 def check_vsi(vsi: int) -> None:
     """Refuse a request for another VSI than the one that was reported."""
     check(vsi == VSI_ID, "VSI %d, there is only %d", vsi, VSI_ID)
+
+
+def check_queue(vf: Vf, queue: int, kind: str = "queue") -> None:
+    """Refuse a queue that there is not."""
+    check(queue < vf.queue_pairs, "%s %d of %d", kind, queue, vf.queue_pairs)
 
 
 @handler(Op.VERSION)

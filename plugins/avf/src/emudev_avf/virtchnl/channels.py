@@ -15,6 +15,7 @@ Source: avf.md sections 4.3 and 4.9 (virtchnl.h, struct virtchnl_tc_info and vir
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from emudev_core.wire import Wire, raw, s32, u8, u16, u32, u64, wire
@@ -83,6 +84,12 @@ class _FilterTail(Wire):
     pad1: bytes = raw(3, "zero", default=bytes(3))
 
 
+def known_channels(vf: Vf) -> Sequence[Channel]:
+    """The classes; none is refused."""
+    check(vf.lasting.channels, "there are no classes")
+    return vf.lasting.channels
+
+
 @handler(Op.ENABLE_CHANNELS, gate=Cap.ADQ)
 def enable_channels(vf: Vf, payload: bytes) -> Answer:
     """Classes take effect with the reset that answers."""
@@ -105,7 +112,7 @@ def enable_channels(vf: Vf, payload: bytes) -> Answer:
 @handler(Op.DISABLE_CHANNELS, gate=Cap.ADQ)
 def disable_channels(vf: Vf, payload: bytes) -> Answer:
     """No classes, with the reset that answers."""
-    check(vf.lasting.channels, "there are no classes")
+    known_channels(vf)
     return Answer(silent=True, then=lambda: vf.want_channels([]))
 
 
@@ -113,8 +120,7 @@ def disable_channels(vf: Vf, payload: bytes) -> Answer:
 def add_cloud_filter(vf: Vf, payload: bytes) -> Answer:
     """Frames of a filter go to the queues of its class."""
     match, tail = _filter(payload)
-    channels = vf.lasting.channels
-    check(channels, "there are no classes")
+    channels = known_channels(vf)
     check(tail.action == ActionType.TC_REDIRECT, "action %d", tail.action)
     check(tail.action_meta < len(channels), "class %d of %d", tail.action_meta, len(channels))
     channel = channels[tail.action_meta]

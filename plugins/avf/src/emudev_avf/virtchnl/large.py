@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .base import check_vsi
+from .base import check_queue, check_vsi
 from .handlers import OK, Answer, check, elements, handler
 from .limits import VSI_ID
 from .messages import (
@@ -19,6 +19,7 @@ from .messages import (
     RssRegion,
 )
 from .opcodes import Cap, Op, QueueType
+from .queues import enable_sets
 
 if TYPE_CHECKING:
     from ..vf import Vf
@@ -63,13 +64,7 @@ def read_chunks(vf: Vf, payload: bytes) -> tuple[int, int]:
 def enable_queues_v2(vf: Vf, payload: bytes) -> Answer:
     """As ENABLE_QUEUES, by ranges."""
     rx, tx = read_chunks(vf, payload)
-    for queue in range(vf.queue_pairs):
-        ready = not rx >> queue & 1 or queue in vf.state.rx
-        check(ready, "RX queue %d is not configured", queue)
-        ready = not tx >> queue & 1 or queue in vf.state.tx
-        check(ready, "TX queue %d is not configured", queue)
-    vf.enable(rx, tx)
-    return Answer(then=vf.send_link_if_up)
+    return enable_sets(vf, rx, tx)
 
 
 @handler(Op.DISABLE_QUEUES_V2, gate=Cap.LARGE_NUM_QPAIRS)
@@ -88,7 +83,7 @@ def map_queue_vector(vf: Vf, payload: bytes) -> Answer:
     entries = elements(QueueVector, payload, head.num_qv_maps, QueueVectorsHead.SIZE)
     for entry in entries:
         check(entry.queue_type in (QueueType.TX, QueueType.RX), "type %d", entry.queue_type)
-        check(entry.queue_id < vf.queue_pairs, "queue %d of %d", entry.queue_id, vf.queue_pairs)
+        check_queue(vf, entry.queue_id)
         check(entry.vector_id < vf.max_vectors, "vector %d", entry.vector_id)
     for entry in entries:
         receive = entry.queue_type == QueueType.RX

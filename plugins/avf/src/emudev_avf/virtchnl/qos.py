@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..shaper import MAX_RATE
-from .base import check_vsi
+from .base import check_queue, check_vsi
 from .handlers import OK, Answer, check, elements, handler
 from .large import queue_sets
 from .limits import VSI_ID
@@ -86,7 +86,7 @@ def config_queue_bw(vf: Vf, payload: bytes) -> Answer:
     check_vsi(head.vsi_id)
     limits = elements(QueueBandwidth, payload, head.num_queues, QueueBandwidthHead.SIZE)
     for limit in limits:
-        check(limit.queue_id < vf.queue_pairs, "queue %d of %d", limit.queue_id, vf.queue_pairs)
+        check_queue(vf, limit.queue_id)
         check(limit.tc == TC, "traffic class %d", limit.tc)
         check(limit.committed == 0, "%d kbit/s committed, nothing can be promised", limit.committed)
         check(limit.peak <= MAX_RATE, "a peak of %d kbit/s", limit.peak)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from ..descriptors import RXDID_LEGACY, RXDIDS
 from ..queues import MAX_RING
 from ..vf import QueueSetup
-from .base import check_vsi
+from .base import check_queue, check_vsi
 from .handlers import OK, Answer, check, elements, handler
 from .messages import (
     IrqMapHead,
@@ -24,7 +24,7 @@ from .opcodes import Cap, Op
 if TYPE_CHECKING:
     from ..vf import Vf
 
-__all__: list[str] = []
+__all__ = ["enable_sets"]
 
 PAIR: Final = TxQueueInfo.SIZE + RxQueueInfo.SIZE
 RING_ALIGNMENT: Final = 128
@@ -57,6 +57,13 @@ def check_ring(info: TxQueueInfo | RxQueueInfo, unit: int) -> None:
     )
 
 
+def check_idle(vf: Vf, info: TxQueueInfo | RxQueueInfo, enabled: int, kind: str) -> None:
+    """Refuse to configure a queue that there is not, or that is enabled."""
+    check_vsi(info.vsi_id)
+    check_queue(vf, info.queue_id, kind)
+    check(not enabled >> info.queue_id & 1, "%s %d is enabled", kind, info.queue_id)
+
+
 def is_absent(info: TxQueueInfo | RxQueueInfo) -> bool:
     """Whether this half of a pair is left unconfigured, as by DPDK with fewer queues one way."""
     return info.ring_len == 0 and info.dma_ring_addr == 0
@@ -64,9 +71,7 @@ def is_absent(info: TxQueueInfo | RxQueueInfo) -> bool:
 
 def tx_setup(vf: Vf, info: TxQueueInfo) -> QueueSetup | None:
     """Check a transmit queue; None to leave it unconfigured."""
-    check_vsi(info.vsi_id)
-    check(info.queue_id < vf.queue_pairs, "TX queue %d of %d", info.queue_id, vf.queue_pairs)
-    check(not vf.state.tx_enabled >> info.queue_id & 1, "TX queue %d is enabled", info.queue_id)
+    check_idle(vf, info, vf.state.tx_enabled, "TX queue")
     if is_absent(info):
         return None
     check_ring(info, 8)
@@ -75,9 +80,7 @@ def tx_setup(vf: Vf, info: TxQueueInfo) -> QueueSetup | None:
 
 def rx_setup(vf: Vf, info: RxQueueInfo) -> QueueSetup | None:
     """Check a receive queue; None to leave it unconfigured."""
-    check_vsi(info.vsi_id)
-    check(info.queue_id < vf.queue_pairs, "RX queue %d of %d", info.queue_id, vf.queue_pairs)
-    check(not vf.state.rx_enabled >> info.queue_id & 1, "RX queue %d is enabled", info.queue_id)
+    check_idle(vf, info, vf.state.rx_enabled, "RX queue")
     if is_absent(info):
         return None
     check_ring(info, 32)
@@ -165,30 +168,44 @@ def check_queues(vf: Vf, rx: int, tx: int) -> None:
     check((rx | tx) >> vf.queue_pairs == 0, "queues %#x and %#x", rx, tx)
 
 
-@handler(Op.ENABLE_QUEUES)
-def enable_queues(vf: Vf, payload: bytes) -> Answer:
-    """The link event follows the reply, each time: without it there is no carrier."""
+def read_sets(vf: Vf, payload: bytes) -> tuple[int, int]:
+    """The queues that ENABLE_QUEUES or DISABLE_QUEUES names: bit sets, of RX and of TX queues."""
     select = QueueSelect.unpack(payload)
     check_vsi(select.vsi_id)
     check_queues(vf, select.rx_queues, select.tx_queues)
     check(select.rx_queues or select.tx_queues, "no queue")
+    return select.rx_queues, select.tx_queues
+
+
+def enable_sets(vf: Vf, rx: int, tx: int) -> Answer:
+    """Enable bit sets of queues.
+
+    The link event follows the reply, each time: without it there is no carrier.
+
+    Raises:
+        Refused: One of them is not configured; none is enabled then.
+    """
     for queue in range(vf.queue_pairs):
-        ready = not select.rx_queues >> queue & 1 or queue in vf.state.rx
+        ready = not rx >> queue & 1 or queue in vf.state.rx
         check(ready, "RX queue %d is not configured", queue)
-        ready = not select.tx_queues >> queue & 1 or queue in vf.state.tx
+        ready = not tx >> queue & 1 or queue in vf.state.tx
         check(ready, "TX queue %d is not configured", queue)
-    vf.enable(select.rx_queues, select.tx_queues)
+    vf.enable(rx, tx)
     return Answer(then=vf.send_link_if_up)
+
+
+@handler(Op.ENABLE_QUEUES)
+def enable_queues(vf: Vf, payload: bytes) -> Answer:
+    """All of them or none."""
+    rx, tx = read_sets(vf, payload)
+    return enable_sets(vf, rx, tx)
 
 
 @handler(Op.DISABLE_QUEUES)
 def disable_queues(vf: Vf, payload: bytes) -> Answer:
     """With the reply the driver frees the memory; disabling a disabled queue succeeds."""
-    select = QueueSelect.unpack(payload)
-    check_vsi(select.vsi_id)
-    check_queues(vf, select.rx_queues, select.tx_queues)
-    check(select.rx_queues or select.tx_queues, "no queue")
-    vf.disable(select.rx_queues, select.tx_queues)
+    rx, tx = read_sets(vf, payload)
+    vf.disable(rx, tx)
     return OK
 
 
