@@ -21,7 +21,7 @@ class EventKind(enum.Enum):
     """What happened. A provider may post events of its own kind as `PRIVATE`."""
 
     QUEUE_STATE = "queue-state"  #: a queue was enabled or disabled; `queue`, `value` 1 or 0
-    LINK = "link"  #: the link the guest sees changed; `value` 1 or 0
+    LINK = "link"  #: the link the guest sees changed, or its speed; `value` 1 or 0, `text`: speed
     CLIENT = "client"  #: a client attached (1) or detached (0)
     MEMORY = "memory"  #: the memory table changed; `value` is its generation
     IRQ = "irq"  #: a vector was bound, unbound, masked or unmasked; `queue` is its number

@@ -169,6 +169,28 @@ def test_a_new_speed_reaches_the_guest_at_once(machine):
     turn_until(machine.host, lambda: link_of(machine) and machine.driver.speed == 2500, 5)
 
 
+def test_a_new_speed_is_told_to_whoever_follows_the_devices_events(machine):
+    turn_until(machine.host, lambda: link_of(machine), 5)
+    told = []
+
+    def follow(client):
+        events = client.follow(NAME)
+        with Client.connect(machine.server.path) as other:
+            other.set_link(NAME, speed=2500)
+            other.set_link(NAME, speed=2500)
+            other.set_link(NAME, state="down")
+            other.set_link(NAME, speed=1000)
+            other.set_link(NAME, state="up")
+        while len(told) < 3:
+            event = next(events)
+            if event.kind == "link":
+                told.append((event.value, event.text))
+
+    machine.ask(follow)
+    assert told == [(1, "2500 Mbit/s"), (0, ""), (1, "1000 Mbit/s")]
+    turn_until(machine.host, lambda: link_of(machine) and machine.driver.speed == 1000, 5)
+
+
 def settle(machine):
     turn_until(machine.host, lambda: machine.avf.resets.state.value == "active", 5)
 

@@ -548,6 +548,21 @@ def test_events_tell_a_backend_what_it_has_to_look_at(machine):
     assert EventKind.RESET in [e.kind for e in machine.drain()]
 
 
+@pytest.mark.parametrize(("caps", "told"), [(LINUX_CAPS, 10_000), (LINUX_CAPS & ~0x80, 0x08)])
+def test_a_driver_gets_a_link_event_with_a_speed_that_was_set(machine, caps, told):
+    """virtchnl.h: Mbit/s with VIRTCHNL_VF_CAP_ADV_LINK_SPEED (0x80), else a flag of the speed."""
+    machine.device.set_attr("link", True)
+    machine.probe(caps=caps)
+    machine.open()
+    machine.mail.receive()
+    machine.device.set_attr("speed", 10_000)
+    machine.loop.turn(0)
+    assert machine.mail.receive() == [(17, 0, struct.pack("<IIBxxxI", 1, told, 1, 0))]
+    machine.device.set_attr("speed", 10_000)
+    machine.loop.turn(0)
+    assert machine.mail.receive() == []
+
+
 def test_attributes_are_listed_and_checked(machine):
     listed = {info.name: info for info in machine.device.get_attributes()}
     assert {"link", "speed", "mac", "mtu", "promiscuous", "caps", "rx_bytes", "tx_errors"} <= {

@@ -480,6 +480,28 @@ def test_a_change_of_the_link_is_told_once_queues_are_enabled(guest):
     assert guest.outside.sent == [link(0, 0), link(10_000, 1)]
 
 
+def test_a_new_speed_is_told_while_the_link_is_up_and_else_when_it_comes_up(guest):
+    configure(guest, 0)
+    guest.send(8, select(1, 1))
+    guest.vf.set_link(True, 25_000)
+    guest.outside.sent.clear()
+    guest.outside.events.clear()
+    guest.vf.set_link(True, 10_000)
+    assert guest.outside.sent == [link(10_000, 1)]
+    guest.vf.set_link(True, 10_000)
+    guest.vf.set_link(False, 10_000)
+    guest.vf.set_link(False, 2500)
+    assert guest.outside.sent == [link(10_000, 1), link(0, 0)]
+    guest.vf.set_link(True, 2500)
+    assert guest.outside.sent[2:] == [link(2500, 1)]
+    told = [(event.kind, event.value, event.text) for event in guest.outside.events]
+    assert told == [
+        (EventKind.LINK, 1, "10000 Mbit/s"),
+        (EventKind.LINK, 0, ""),
+        (EventKind.LINK, 1, "2500 Mbit/s"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("mbit", "flag"),
     [(100, 0x02), (1000, 0x04), (2500, 0x01), (5000, 0x80), (10_000, 0x08), (20_000, 0x20),

@@ -371,13 +371,16 @@ class Vf:
     # -- events
 
     def set_link(self, up: bool, speed: int) -> None:
-        """The link changed: tell the guest, once it has queues, and the subscribers."""
-        changed = up != self.link
-        if not changed and speed == self.speed:
-            return
+        """The link changed: tell the guest, once it has queues, and the subscribers.
+
+        A link that is down has no speed: another one is told when it comes up.
+        """
+        changed = up != self.link or (up and speed != self.speed)
         self.link, self.speed = up, speed
-        if changed:
-            self.outside.post(Event(EventKind.LINK, value=int(up)))
+        if not changed:
+            return
+        text = f"{speed} Mbit/s" if up else ""
+        self.outside.post(Event(EventKind.LINK, value=int(up), text=text))
         if self.running:
             self.send_link()
 
