@@ -1,16 +1,8 @@
 """Everything of a stock guest's NIC changed again and again, idle and under traffic."""
 
-import os
-
 import pytest
 
-NIGHTLY = bool(os.environ.get("EMUDEV_NIGHTLY"))
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(2400 if NIGHTLY else 600),
-    pytest.mark.guest(smp=2),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.guest(smp=2)]
 
 KERNELS = [
     pytest.param(name, marks=pytest.mark.guest(kernel=name), id=name)
@@ -20,7 +12,7 @@ TAPS = [
     pytest.param(flags, marks=pytest.mark.guest(tap_flags=flags), id=flags or "one-queue")
     for flags in ("", "multi_queue")
 ]
-#: In the nightly run everything, three times; else what changes most, within two minutes.
+#: What changes most, within two minutes.
 QUICK = {
     "PARTS": "updown reload mtu channels filters vlans",
     "BUSY_PARTS": "rings address tap",
@@ -36,13 +28,13 @@ def server(emudev):
     )
 
 
-@pytest.mark.skipif(NIGHTLY, reason="the nightly run does all of it")
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_nic_survives_changes_of_what_matters_most(server, guest, kernel):
     assert guest.script("stress", **QUICK)["FAILURES"] == "0"
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="takes several minutes: EMUDEV_NIGHTLY=1")
+@pytest.mark.nightly
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("tap_flags", TAPS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_nic_survives_every_change_three_times(server, guest, kernel, tap_flags):

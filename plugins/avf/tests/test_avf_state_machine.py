@@ -7,10 +7,10 @@ counters add up, and a driver that resets the function finds every queue.
 
 from __future__ import annotations
 
-import os
 import struct
 from unittest import mock
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -22,8 +22,6 @@ from emudev_avf.wild import HOME, REGIONS, WildGuest
 from emudev_core.regions import ResetKind
 from emudev_net import flow as flows
 from emudev_net.jit import compile_now
-
-LONG = bool(os.environ.get("EMUDEV_NIGHTLY"))
 
 registers = st.one_of(
     st.sampled_from(sorted({MAP.offset(reg.name) for reg in MAP.regs})),
@@ -311,7 +309,10 @@ class Driver(RuleBasedStateMachine):
         self.guest.check()
 
 
-TestDriver = Driver.TestCase
-TestDriver.settings = settings(
-    max_examples=1000 if LONG else 40, stateful_step_count=80 if LONG else 40, deadline=None
-)
+class TestDriver(Driver.TestCase):
+    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.nightly
+class TestDriverAtLength(Driver.TestCase):
+    settings = settings(max_examples=1000, stateful_step_count=80, deadline=None)
