@@ -735,6 +735,104 @@ def test_values_that_no_guest_can_have_set_are_not_taken(machine, change):
     assert machine.device.save() == before
 
 
+def test_what_the_user_has_set_is_saved_and_goes_on(machine, make):
+    new = bytes.fromhex("52540000000a")
+    for name, value in (
+        ("admin_link", "up"),
+        ("speed", 10_000),
+        ("admin_mtu", 1500),
+        ("mac", "52:54:00:00:00:0a"),
+    ):
+        machine.device.set_attr(name, value)
+    saved = machine.device.save()
+    other = make()
+    other.device.stop()
+    other.drain()
+    other.device.restore(saved)
+    assert other.device.save() == saved
+    assert not other.device.get_attr("carrier"), "it is stopped"
+    other.device.start()
+    links = [event for event in other.drain() if event.kind is EventKind.LINK]
+    assert [(event.value, event.text) for event in links] == [(1, "10000 Mbit/s")]
+    other.plug()
+    data = other.probe()
+    # virtchnl_vf_resource: max_mtu in bytes 6 and 7, with the 26 bytes of Ethernet header, two VLAN
+    # tags and FCS that iavf takes off; the MAC address of the one VSI from 30 on.
+    assert struct.unpack_from("<H", data, 6) == (1526,)
+    assert data[30:36] == new
+    other.device.reset(ResetKind.POWER)
+    assert other.avf.vf.lasting.mac == new
+
+
+def test_a_mac_address_that_waits_for_a_reset_still_does_so_after_it_was_saved(machine, make):
+    machine.probe()
+    machine.device.set_attr("mac", "52:54:00:00:00:0a")
+    other = make()
+    other.device.stop()
+    other.device.restore(machine.device.save())
+    # The guest sets its old one again before the reset, as its primary address (type 1).
+    other.device.start()
+    other.device.dma_map(machine.memory.table, machine.memory.region)
+    mail = machine.mail
+    mail.read, mail.write = other.read, other.write
+    assert mail.request(10, struct.pack("<HH", 1, 1) + MAC + b"\1\0")[0] == 0
+    assert other.avf.vf.lasting.mac == MAC
+    other.device.reset(ResetKind.FUNCTION)
+    assert other.avf.vf.lasting.mac == bytes.fromhex("52540000000a")
+
+
+def test_what_the_user_has_not_set_is_that_of_the_device_that_goes_on(machine, make):
+    other = make(mtu=1500, link_speed=1000)
+    other.device.set_attr("admin_link", "down")
+    other.device.set_attr("admin_mtu", 1400)
+    other.device.set_attr("speed", 100)
+    other.device.stop()
+    other.device.restore(machine.device.save())
+    names = ("admin_link", "admin_mtu", "speed")
+    assert [other.device.get_attr(name) for name in names] == ["auto", 1500, 1000]
+
+
+def test_a_state_of_before_settings_were_saved_leaves_the_device_its_own(machine, make):
+    machine.device.set_attr("speed", 10_000)
+    state = machine.avf.emudev_save()
+    del state["device"]["settings"]
+    other = make()
+    other.device.set_attr("admin_link", "down")
+    other.device.set_attr("admin_mtu", 1400)
+    other.device.stop()
+    assert other.avf.emudev_restore(state)
+    names = ("admin_link", "admin_mtu", "speed")
+    assert [other.device.get_attr(name) for name in names] == ["down", 1400, 25_000]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"link": "sideways"}, "expected auto, up or down"),
+        ({"speed": 0}, "expected 1 to 400000"),
+        ({"mtu": 1501}, "expected 68 to 1500"),
+        ({"mtu": 67}, "expected 68 to 1500"),
+        ({"mac": b"\x01\x00\x5e\x00\x00\x01"}, "expected the MAC address of a station"),
+        ({"mac": bytes(6)}, "expected the MAC address of a station"),
+        ({"mac": b"short"}, "expected the MAC address of a station"),
+        ({"mac_waits": 3}, "mac_waits"),
+    ],
+)
+def test_settings_that_no_user_can_have_made_are_not_taken(make, settings, words):
+    from emudev_core.errors import DecodeError
+
+    machine = make(mtu=1500)
+    machine.device.set_attr("admin_link", "down")
+    machine.device.set_attr("admin_mtu", 1000)
+    machine.device.stop()
+    before = machine.device.save()
+    state = machine.avf.emudev_save()
+    bad = {**state["device"], "settings": settings}
+    with pytest.raises(DecodeError, match=words):
+        machine.avf.emudev_restore({**state, "device": bad})
+    assert machine.device.save() == before
+
+
 # -- configuration
 
 

@@ -22,9 +22,18 @@ from .resets import ResetState
 from .rings import Stats
 
 if TYPE_CHECKING:
+    from .config import AvfConfig
     from .device import AvfDevice
 
-__all__ = ["AUTO", "DOWN", "UP", "add_attributes"]
+__all__ = [
+    "AUTO",
+    "DOWN",
+    "UP",
+    "add_attributes",
+    "check_admin_link",
+    "check_mtu",
+    "check_speed",
+]
 
 #: Values of the attribute `admin_link`.
 AUTO = "auto"
@@ -36,6 +45,36 @@ ANNOUNCED = "announced"
 SILENT = "silent"
 
 
+def check_speed(speed: int) -> None:
+    """Refuse a speed, Mbit/s, that no link has.
+
+    Raises:
+        ValueError: What was expected.
+    """
+    if not 1 <= speed <= 400_000:
+        raise ValueError("expected 1 to 400000 Mbit/s")
+
+
+def check_mtu(mtu: int, config: AvfConfig) -> None:
+    """Refuse an MTU, bytes, that the rings and buffers of a device are not made for.
+
+    Raises:
+        ValueError: What was expected.
+    """
+    if not 68 <= mtu <= config.mtu:
+        raise ValueError(f"expected 68 to {config.mtu} bytes, the mtu of its configuration")
+
+
+def check_admin_link(how: str) -> None:
+    """Refuse what is no value of `admin_link`.
+
+    Raises:
+        ValueError: What was expected.
+    """
+    if how not in (AUTO, UP, DOWN):
+        raise ValueError(f"expected {AUTO}, {UP} or {DOWN}")
+
+
 def add_attributes(device: AvfDevice) -> None:
     """Add them to a device's table."""
     table, vf, config = device.attributes, device.vf, device.config
@@ -45,21 +84,18 @@ def add_attributes(device: AvfDevice) -> None:
         device.update_link()
 
     def set_speed(speed: int) -> None:
-        if not 1 <= speed <= 400_000:
-            raise ValueError("expected 1 to 400000 Mbit/s")
+        check_speed(speed)
         vf.set_link(vf.link, speed)
 
     def set_mac(text: str) -> None:
         vf.set_mac(parse_station(text))
 
     def set_mtu(mtu: int) -> None:
-        if not 68 <= mtu <= config.mtu:
-            raise ValueError(f"expected 68 to {config.mtu} bytes, the mtu of its configuration")
+        check_mtu(mtu, config)
         vf.mtu = mtu
 
     def set_admin_link(how: str) -> None:
-        if how not in (AUTO, UP, DOWN):
-            raise ValueError(f"expected {AUTO}, {UP} or {DOWN}")
+        check_admin_link(how)
         device.admin_link = how
         device.update_link()
 

@@ -10,6 +10,7 @@ import msgspec
 
 from emudev_core.errors import DecodeError
 
+from .attributes import AUTO, check_admin_link, check_mtu, check_speed
 from .flow_rules import check_rules
 from .mailbox import Message
 from .resets import ResetState
@@ -41,6 +42,25 @@ class SavedVector:
 
 
 @attrs.frozen
+class Settings:
+    """What the user has set since the device was made; None: it is as configured.
+
+    Attributes:
+        link: The attribute `admin_link`.
+        speed: Of the link, Mbit/s.
+        mtu: Largest MTU that the guest is told, bytes.
+        mac: MAC address that a reset of the whole device goes back to.
+        mac_waits: The guest gets that in its next reset, whatever it sets itself until then.
+    """
+
+    link: str = AUTO
+    speed: int | None = None
+    mtu: int | None = None
+    mac: bytes | None = None
+    mac_waits: bool = False
+
+
+@attrs.frozen
 class Saved:
     """The record.
 
@@ -52,6 +72,7 @@ class Saved:
         waiting: Messages that found no buffer yet.
         vectors: By number.
         rx_heads, tx_heads: Next descriptor of the device, by queue.
+        settings: The user's; None in states of before they were saved: the device keeps its own.
     """
 
     version: int
@@ -64,6 +85,7 @@ class Saved:
     vectors: list[SavedVector]
     rx_heads: list[int]
     tx_heads: list[int]
+    settings: Settings | None = None
 
 
 def save_device(device: AvfDevice) -> dict[str, Any]:
@@ -85,12 +107,35 @@ def save_device(device: AvfDevice) -> dict[str, Any]:
         ],
         rx_heads=[ring.head for ring in device.port.rx],
         tx_heads=[ring.head for ring in device.port.tx],
+        settings=_settings(device),
     )
     # The same state is saved as the same bytes: sets in order.
     built: dict[str, Any] = msgspec.to_builtins(
         record, builtin_types=(bytes,), order="deterministic"
     )
     return built
+
+
+def _settings(device: AvfDevice) -> Settings:
+    vf, config = device.vf, device.config
+    return Settings(
+        link=device.admin_link,
+        speed=None if vf.speed == config.link_speed else vf.speed,
+        mtu=None if vf.mtu == config.mtu else vf.mtu,
+        mac=None if vf.mac == vf.config_mac else vf.mac,
+        mac_waits=bool(vf.wanted_mac),
+    )
+
+
+def _restore_settings(device: AvfDevice, settings: Settings) -> None:
+    vf, config = device.vf, device.config
+    # Not by `Vf.set_link`: the guest is told when the link comes up, and not that it is down.
+    vf.speed = config.link_speed if settings.speed is None else settings.speed
+    vf.mtu = config.mtu if settings.mtu is None else settings.mtu
+    vf.mac = vf.config_mac if settings.mac is None else settings.mac
+    vf.wanted_mac = vf.mac if settings.mac_waits else b""
+    device.admin_link = settings.link
+    device.update_link()
 
 
 def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
@@ -117,6 +162,8 @@ def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
     except (ValueError, OverflowError) as exc:
         raise DecodeError(f"{device.name}: saved state: {exc}") from exc
     device.mailbox.restore(record.waiting)
+    if record.settings is not None:
+        _restore_settings(device, record.settings)
     for vector, saved in zip(port.vectors, record.vectors, strict=True):
         vector.restore(saved.enabled, saved.pending, saved.intervals)
     port.vectors[0].cause_enable(bool(device.regs.VFINT_ICR0_ENA1))
@@ -158,3 +205,19 @@ def _check(device: AvfDevice, record: Saved) -> None:
         raise DecodeError(f"{where}: hash of types {state.rss_hena:#x} by {state.rss_function}")
     if len(lasting.mac) != 6 or any(len(address) != 6 for address in state.addresses):
         raise DecodeError(f"{where}: a MAC address has 6 bytes")
+    if record.settings is not None:
+        _check_settings(device, record.settings, where)
+
+
+def _check_settings(device: AvfDevice, settings: Settings, where: str) -> None:
+    try:
+        check_admin_link(settings.link)
+        if settings.speed is not None:
+            check_speed(settings.speed)
+        if settings.mtu is not None:
+            check_mtu(settings.mtu, device.config)
+    except ValueError as exc:
+        raise DecodeError(f"{where}: {exc}, came {settings}") from exc
+    mac = settings.mac
+    if mac is not None and (len(mac) != 6 or mac[0] & 1 or not any(mac)):
+        raise DecodeError(f"{where}: expected the MAC address of a station, came {mac.hex(':')}")

@@ -168,7 +168,9 @@ class Vf:
         lasting: What outlives a reset of the VF.
         link: Whether the link is up.
         speed: Speed of the link, Mbit/s.
-        mac: The configured MAC address, or the one that the user has set since; see `set_mac`.
+        config_mac: The configured MAC address.
+        mac: That, or the one that the user has set since; see `set_mac`.
+        wanted_mac: `mac` from when the user sets it until the guest is reset, else empty.
         mtu: Largest MTU that the guest is told, bytes; at most that of the configuration.
     """
 
@@ -182,7 +184,7 @@ class Vf:
         clock: Callable[[], int] = host_time,
     ) -> None:
         self.config = config
-        self.mac = mac
+        self.config_mac = self.mac = mac
         self.mtu = config.mtu
         self.port = port
         self.outside = outside
@@ -193,7 +195,7 @@ class Vf:
         self.lasting = Lasting(mac=mac, queue_pairs=min(config.queues, DEFAULT_PAIRS))
         self._wanted_pairs = 0
         self._wanted_channels: list[Channel] | None = None
-        self._wanted_mac = b""
+        self.wanted_mac = b""
         self.show_all()
 
     # -- numbers that requests are checked against and answered with
@@ -407,7 +409,7 @@ class Vf:
 
     def set_mac(self, mac: bytes) -> None:
         """Report another MAC address, also if the guest sets its old one again before its reset."""
-        self.mac = self.lasting.mac = self._wanted_mac = mac
+        self.mac = self.lasting.mac = self.wanted_mac = mac
 
     def want_queue_pairs(self, pairs: int) -> None:
         """Report another number of queue pairs after the reset that this announces."""
@@ -457,8 +459,8 @@ class Vf:
         elif self._wanted_channels is not None:
             self.lasting.channels = self._wanted_channels
         self._wanted_channels = None
-        if self._wanted_mac:
-            self.lasting.mac, self._wanted_mac = self._wanted_mac, b""
+        if self.wanted_mac:
+            self.lasting.mac, self.wanted_mac = self.wanted_mac, b""
         self.show_all()
         self.outside.post(Event(EventKind.RESET, value=int(was_running)))
 
