@@ -12,6 +12,8 @@ import pytest
 
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors, left_open
+from emudev_memif.testing import HandMade, memory_file
+from emudev_memif.testing.steps import RING
 
 _numbers = itertools.count()
 
@@ -47,3 +49,27 @@ def until(host: Host) -> Callable[..., None]:
             host.loop.turn(0.005)
 
     return turn_until
+
+
+@pytest.fixture
+def reach(host: Host, name: str) -> Iterator[Callable[..., HandMade]]:
+    """Connects clients by hand; the first record is taken unless that is not wanted."""
+    made = []
+
+    def connect_one(greeted: bool = True, address: bytes = b"") -> HandMade:
+        hand = HandMade.client(host.loop.turn, address or b"\0" + name.encode())
+        made.append(hand)
+        if greeted:
+            assert hand.receive()[0][:2] == b"\2\0"
+        return hand
+
+    yield connect_one
+    for hand in made:
+        hand.close()
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    fd = memory_file(cookies=(0, RING))
+    yield fd
+    os.close(fd)

@@ -1,10 +1,8 @@
-"""A server over real sockets, with clients by hand: handshakes, refusals, comings and goings."""
+"""A server over real sockets, with clients by hand: handshakes, comings and goings, patience."""
 
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 from emudev_core.device import Device
-from emudev_core.errors import ConfigError, TransportError
+from emudev_core.errors import ConfigError
 from emudev_core.events import EventChannel, EventKind
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors
@@ -32,63 +30,12 @@ from emudev_memif.testing import (
     memory_file,
     reason_of,
 )
-
-RING = 128 + 16 * 16
-
-
-def start(host: Host, *vdevs: str, link: bool = True) -> list[Device]:
-    """Start devices with their links up, and wait until they would take a peer."""
-    devices = [host.add(vdev) for vdev in vdevs]
-    host.start()
-    for device in devices:
-        if link:
-            device.set_attr("link", True)
-        provider = device.members[0].plugin
-        deadline = time.monotonic() + 60
-        while not provider._ready:  # type: ignore[attr-defined]
-            assert time.monotonic() < deadline
-            host.loop.turn(0.01)
-    return devices
+from emudev_memif.testing.steps import RING, offer, start
 
 
 @pytest.fixture
 def device(host: Host, name: str) -> Device:
     return start(host, f"emu_memif,role=server,socket={name},id=5,queues=2")[0]
-
-
-@pytest.fixture
-def reach(host: Host, name: str) -> Iterator[Callable[..., HandMade]]:
-    """Connects clients by hand; the first record is taken unless that is not wanted."""
-    made = []
-
-    def connect_one(greeted: bool = True, address: bytes = b"") -> HandMade:
-        hand = HandMade.client(host.loop.turn, address or b"\0" + name.encode())
-        made.append(hand)
-        if greeted:
-            assert hand.receive()[0][:2] == b"\2\0"
-        return hand
-
-    yield connect_one
-    for hand in made:
-        hand.close()
-
-
-def offer(hand: HandMade, file: int, *, id: int = 5, log2: int = 4) -> None:
-    """Take a connection to where CONNECT is due: one ring each way."""
-    hand.send(init(id))
-    hand.expect(ACK)
-    hand.send(add_region(0, 1 << 20), file)
-    hand.expect(ACK)
-    for c2s in (True, False):
-        hand.give(add_ring(c2s, 0, 0, 0 if c2s else RING, log2), event_file())
-        hand.expect(ACK)
-
-
-@pytest.fixture
-def file() -> Iterator[int]:
-    fd = memory_file(cookies=(0, RING))
-    yield fd
-    os.close(fd)
 
 
 # -- sound ones
@@ -380,151 +327,6 @@ def test_kernels_that_do_not_rest_put_the_device_in_error_and_keep_the_memory(
     assert f"{region.host:x}-" not in Path("/proc/self/maps").read_text()
 
 
-# -- bad ones
-
-
-BAD_CONNECTS = [
-    ("no cookie", (RING,), "Wrong cookie: expected 0x3e31f20 in C2S ring 0, came 00000000"),
-    ("no second cookie", (0,), "Wrong cookie: expected 0x3e31f20 in S2C ring 0, came 00000000"),
-]
-
-
-@pytest.mark.parametrize(
-    ("cookies", "reason"), [b[1:] for b in BAD_CONNECTS], ids=[b[0] for b in BAD_CONNECTS]
-)
-def test_rings_without_cookie_are_refused_at_connect(
-    device: Device, reach: Callable[..., HandMade], cookies: tuple[int, ...], reason: str
-) -> None:
-    before = descriptors()
-    file = memory_file(cookies=cookies)
-    hand = reach()
-    offer(hand, file)
-    hand.send(connect())
-    assert hand.refused() == reason
-    os.close(file)
-    hand.close()
-    assert descriptors() == before
-    assert device.get_attr("refusals") == 1
-
-
-def test_memory_that_shrinks_before_connect_is_refused(
-    device: Device, reach: Callable[..., HandMade]
-) -> None:
-    file = memory_file(cookies=(0, RING), seal=False)
-    hand = reach()
-    offer(hand, file)
-    os.ftruncate(file, 4096)
-    hand.send(connect())
-    assert hand.refused().startswith("Region 0 can't be mapped")
-    os.close(file)
-
-
-def test_memory_that_can_not_be_written_is_refused(
-    device: Device, reach: Callable[..., HandMade]
-) -> None:
-    file = memory_file(cookies=(0, RING))
-    readable = os.open(f"/proc/self/fd/{file}", os.O_RDONLY)
-    os.close(file)
-    hand = reach()
-    offer(hand, readable)
-    hand.send(connect())
-    assert hand.refused() == "Region 0 can't be mapped: Permission denied"
-    os.close(readable)
-
-
-def test_unsealed_memory_is_refused_where_that_is_asked_for(
-    host: Host, name: str, reach: Callable[..., HandMade]
-) -> None:
-    start(host, f"emu_memif,role=server,socket={name},id=5,unsealed=refuse")
-    file = memory_file(seal=False)
-    hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(), file)
-    assert hand.refused() == "Invalid region: it is not sealed against shrinking"
-    os.close(file)
-
-
-def test_unsealed_memory_is_warned_about_otherwise(
-    device: Device, reach: Callable[..., HandMade], caplog: pytest.LogCaptureFixture
-) -> None:
-    file = memory_file(seal=False)
-    hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(), file)
-    hand.expect(ACK)
-    os.close(file)
-    assert "can still truncate the memory" in caplog.text
-
-
-def test_memory_above_the_limit_is_refused(
-    host: Host, name: str, reach: Callable[..., HandMade], file: int
-) -> None:
-    start(host, f"emu_memif,role=server,socket={name},id=5,memory-limit=1")
-    hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(0, 1 << 20), file)
-    hand.expect(ACK)
-    hand.send(add_region(1, 4096), file)
-    assert hand.refused() == "Invalid region size: 1052672 bytes in all, 1048576 are allowed"
-
-
-def test_an_eventfd_that_waits_is_made_one_that_does_not(
-    device: Device, reach: Callable[..., HandMade], file: int
-) -> None:
-    hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(0, 1 << 20), file)
-    hand.expect(ACK)
-    fd = os.eventfd(0, os.EFD_CLOEXEC)
-    hand.send(add_ring(), fd)
-    hand.expect(ACK)
-    assert not os.get_blocking(fd)
-    os.close(fd)
-
-
-def test_an_empty_record_is_refused_and_not_taken_for_the_end(
-    device: Device, reach: Callable[..., HandMade]
-) -> None:
-    hand = reach()
-    hand.send(b"")
-    assert hand.refused() == "Invalid message size: expected 128 bytes, came 0"
-
-
-def test_many_descriptors_on_one_record_are_all_closed(
-    device: Device, reach: Callable[..., HandMade], file: int
-) -> None:
-    before = descriptors()
-    hand = reach()
-    hand.send(init(5), *[file] * 253)
-    assert hand.refused() == "INIT comes with no file descriptor, not 253"
-    hand.close()
-    assert descriptors() == before
-
-
-def test_rings_that_break_end_the_connection_and_are_counted(
-    host: Host, name: str, until: Callable[..., None]
-) -> None:
-    host.add(f"emu_memif,role=server,socket={name},id=5")
-    host.add("null,emu=memif_emudev_5")
-    host.start()
-    device = host.registry.get("memif_emudev_5")
-    with MemifClient(host.loop.turn, b"\0" + name.encode(), 5) as client:
-        client.c2s[0].head = 17  # of 16 slots
-        os.eventfd_write(client.c2s_fds[0], 1)
-        assert client.hand is not None
-        assert client.hand.refused() == (
-            "Broken rings: queue 1: the peer's head is beyond the ring"
-        )
-    assert device.get_attr("breaches") == 1
-    with MemifClient(host.loop.turn, b"\0" + name.encode(), 5) as client:
-        client.send([bytes(60)])
-        until(lambda: device.get_attr("tx_packets") == 1)
-
-
 # -- time and numbers
 
 
@@ -574,74 +376,3 @@ def test_nobody_keeps_a_stopping_server(
     assert reason_of(waiting.receive()[0]) == "Interface has stopped"
     with pytest.raises(ConnectionRefusedError):
         reach()
-
-
-# -- sockets
-
-
-def test_a_path_is_a_file_while_it_listens(
-    host: Host, tmp_path: Path, reach: Callable[..., HandMade]
-) -> None:
-    path = tmp_path / "m.sock"
-    (device,) = start(host, f"emu_memif,role=server,socket={path},socket-abstract=no,mode=0640")
-    assert device.address == f"memif:{path}"
-    assert path.stat().st_mode & 0o777 == 0o640
-    reach(address=os.fsencode(path))
-    device.stop()
-    assert not path.exists()
-
-
-def test_an_abstract_name_makes_no_file(host: Host, tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    start(host, f"emu_memif,role=server,socket={path}")
-    assert not path.exists()
-    HandMade.client(host.loop.turn, b"\0" + os.fsencode(path)).close()
-
-
-def test_an_abstract_name_in_use_says_so(host: Host, name: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
-        other.bind(b"\0" + name.encode())
-        host.add(f"emu_memif,role=server,socket={name}")
-        with pytest.raises(TransportError, match=f"abstract:{name} is in use"):
-            host.start()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_the_file_is_given_to_its_owner(host: Host, tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    keys = "owner-uid=12,owner-gid=34"
-    start(host, f"emu_memif,role=server,socket={path},socket-abstract=no,{keys}")
-    assert (path.stat().st_uid, path.stat().st_gid) == (12, 34)
-
-
-def test_an_inherited_socket_is_used_and_kept(
-    host: Host, name: str, reach: Callable[..., HandMade], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.bind(b"\0" + name.encode())
-        sock.listen(1)
-        (device,) = start(host, f"emu_memif,role=server,socket=fd:{sock.fileno()},id=5")
-        reach()
-        device.stop()
-        sock.setblocking(False)
-        hand = reach(greeted=False)  # it waits for the next process
-        sock.accept()[0].close()
-        hand.close()
-
-
-def test_an_inherited_descriptor_of_another_kind_is_refused(host: Host) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        host.add(f"emu_memif,role=server,socket=fd:{sock.fileno()}")
-        with pytest.raises(ConfigError, match="not a listening unix seqpacket socket"):
-            host.start()
-
-
-def test_an_inherited_name_that_is_not_there_is_explained(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LISTEN_FDNAMES", "a:b")
-    monkeypatch.setenv("LISTEN_FDS", "2")
-    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    host.add("emu_memif,role=server,socket=fd:memif")
-    with pytest.raises(ConfigError, match=r"socket=fd:memif: .*\(LISTEN_FDNAMES has: a, b"):
-        host.start()
