@@ -9,7 +9,8 @@ is under test, and pytest does the rest.
         vdev = "sink"
 
 `builders` makes plugins, devices and guest memory; `loopback` is a transport inside the process,
-`exerciser` a device that answers everything, `port` one whose queues carry frames.
+`exerciser` a device that answers everything, `port` one whose queues carry frames. `control` has
+a client of bytes for control sockets.
 """
 
 from typing import TYPE_CHECKING, Any
