@@ -34,6 +34,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="for programs"
         )
+    parser.epilog = (
+        "Exit status: 0 done, 1 no such process, or it or the device refused, 2 a name or value "
+        "that can't be."
+    )
     parser.add_argument(
         "--schema", action="store_true", help="print the protocol as JSON Schema, and no more"
     )
@@ -68,7 +72,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--no-reset", action="store_true", help="wait for the next reset")
     one = add("attr", "read an attribute or all, or set one", _attr)
     one.add_argument("device")
-    one.add_argument("name", nargs="?", default="")
+    one.add_argument("name", nargs="?")
     one.add_argument("value", nargs="?")
     one = add("events", "follow what happens", _events)
     one.add_argument("device", nargs="?", default="", help="only at this device")
@@ -221,20 +225,25 @@ def _say(done: Done, arguments: argparse.Namespace) -> None:
 
 
 def _set_link(client: Client, arguments: argparse.Namespace) -> None:
+    from ..control.protocol import SPEEDS
+
     if arguments.state != "speed":
         if arguments.speed is not None:
             raise ConfigError(f"{arguments.speed!r} is one argument too many", where="set-link")
         _say(client.set_link(arguments.device, state=arguments.state), arguments)
         return
-    speed = _number("set-link speed", arguments.speed or "", "Mbit/s")
+    speed = _number("set-link speed", arguments.speed or "", "Mbit/s", SPEEDS)
     _say(client.set_link(arguments.device, speed=speed), arguments)
 
 
-def _number(where: str, text: str, unit: str) -> int:
+def _number(where: str, text: str, unit: str, bounds: tuple[int, int] | None = None) -> int:
     try:
-        return int(text, 0)
+        number = int(text, 0)
     except ValueError:
         raise ConfigError(f"expected a number of {unit}, came {text!r}", where=where) from None
+    if bounds is not None and not bounds[0] <= number <= bounds[1]:
+        raise ConfigError(f"expected {bounds[0]} to {bounds[1]} {unit}, came {text}", where=where)
+    return number
 
 
 def _reset(client: Client, arguments: argparse.Namespace) -> None:
@@ -242,17 +251,21 @@ def _reset(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def _set(client: Client, arguments: argparse.Namespace) -> None:
+    from ..control.protocol import MTUS
+
     reset = not arguments.no_reset
     if arguments.name == "mac":
         done = client.update(arguments.device, mac=arguments.value, reset=reset)
     else:
-        mtu = _number("set mtu", arguments.value, "bytes")
+        mtu = _number("set mtu", arguments.value, "bytes", MTUS)
         done = client.update(arguments.device, mtu=mtu, reset=reset)
     _say(done, arguments)
 
 
 def _attr(client: Client, arguments: argparse.Namespace) -> None:
-    found = client.attributes(arguments.device, arguments.name)
+    if arguments.name == "":
+        raise ConfigError("expected the name of an attribute, came ''", where="attr")
+    found = client.attributes(arguments.device, arguments.name or "")
     if arguments.value is not None:
         value = _value(found[0], arguments.value)
         _say(client.set_attribute(arguments.device, arguments.name, value), arguments)

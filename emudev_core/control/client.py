@@ -12,11 +12,12 @@ Blocks; not for the thread of a loop. Errors of the process are `ControlError`.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from ..closing import Closing
 from ..errors import TransportError
@@ -55,6 +56,12 @@ R = TypeVar("R", bound=Reply)
 
 #: Seconds that a reply may take.
 TIMEOUT = 10.0
+
+_WHY: Final = {
+    errno.EACCES: "permission denied: only the owner of the process and root may connect",
+    errno.ECONNREFUSED: "no process listens there",
+    errno.ENOENT: "no such socket: is its process running?",
+}
 
 
 class Client(Closing):
@@ -117,7 +124,8 @@ class Client(Closing):
             peer.connect(str(Path(path)))
         except OSError as exc:
             peer.close()
-            raise TransportError(f"control socket {path}: {exc.strerror or exc}") from exc
+            why = _WHY.get(exc.errno or 0) or exc.strerror or exc
+            raise TransportError(f"control socket {path}: {why}") from exc
         return cls(peer)
 
     def close(self) -> None:
@@ -195,7 +203,7 @@ class Client(Closing):
 
     def _ask(self, kind: type[R], request: Request) -> R:
         try:
-            self._socket.sendall(encode(request))
+            self._socket.sendall(_line(request))
             reply = self._receive()
         except TimeoutError as exc:
             raise TransportError("the process did not answer in time") from exc
@@ -216,3 +224,13 @@ class Client(Closing):
         line, _, rest = self._in.partition(b"\n")
         self._in = bytearray(rest)
         return decode_reply(bytes(line))
+
+
+def _line(request: Request) -> bytes:
+    """A request as its line; what no line can hold is refused as the process would do it."""
+    try:
+        return encode(request)
+    except UnicodeEncodeError as exc:  # bytes of a command line that are no text
+        message = f"expected text, came {exc.object!r}"
+        refusal = Error(id=request.id, kind="request", message=message, expected="UTF-8")
+        raise ControlError(refusal) from exc

@@ -67,9 +67,22 @@ def default_path() -> Path:
 
 
 def found_sockets() -> list[Path]:
-    """The sockets of this user's processes that live, by number."""
+    """The sockets of this user's processes that live, by number.
+
+    Raises:
+        TransportError: The folder is another user's, who lets nobody look into it.
+    """
     folder = runtime_folder()
-    found = [path for path in folder.glob("*.sock") if _is_alive(path)]
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as exc:
+        raise TransportError(
+            f"{folder}: permission denied: only its owner and root may look for control sockets"
+        ) from exc
+    sockets = [folder / name for name in names if name.endswith(".sock")]
+    found = [path for path in sockets if _is_alive(path)]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 

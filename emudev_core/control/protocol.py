@@ -23,6 +23,8 @@ from ..sections import Value
 
 __all__ = [
     "MAX_LINE",
+    "MTUS",
+    "SPEEDS",
     "VERSION",
     "AttributeRecord",
     "Attributes",
@@ -58,6 +60,10 @@ __all__ = [
 VERSION: Final = 1
 #: Longest line of a request, bytes, the newline included.
 MAX_LINE: Final = 65536
+#: Speeds that can be asked for, Mbit/s, and MTUs, bytes: the least and the most. A device may take
+#: fewer.
+SPEEDS: Final = (1, 400_000)
+MTUS: Final = (68, 65535)
 
 Name = Annotated[str, Meta(max_length=128)]
 Id = Annotated[int, Meta(ge=0, le=2**53 - 1, description="chosen by the client, echoed")]
@@ -137,7 +143,7 @@ class SetLink(_Request, frozen=True, kw_only=True, tag="set-link"):
 
     device: Name
     state: Literal["up", "down", "auto"] | None = None
-    speed: Annotated[int, Meta(ge=1, le=400_000)] | None = None
+    speed: Annotated[int, Meta(ge=SPEEDS[0], le=SPEEDS[1])] | None = None
 
 
 class Update(_Request, frozen=True, kw_only=True, tag="update"):
@@ -152,7 +158,7 @@ class Update(_Request, frozen=True, kw_only=True, tag="update"):
 
     device: Name
     mac: Name | None = None
-    mtu: Annotated[int, Meta(ge=68, le=65535)] | None = None
+    mtu: Annotated[int, Meta(ge=MTUS[0], le=MTUS[1])] | None = None
     reset: bool = True
 
 

@@ -1,11 +1,15 @@
 """`emudev ctl` against a process that this one plays: what is printed, and the exit status."""
 
+import errno
 import json
+import socket
 import threading
+from unittest.mock import Mock
 
 import pytest
 
 from emudev_core.cli import ctl, program
+from emudev_core.control import client, places
 from emudev_core.control.protocol import SectionRecord
 from emudev_core.control.server import ControlServer
 from emudev_core.events import Event, EventKind
@@ -118,12 +122,28 @@ def test_the_link_is_set(emudev, running):
         (["set-link", DEVICE, "upp"], 2, "no 'upp' (did you mean up?)"),
         (["set-link", DEVICE, "up", "100"], 2, "one argument too many"),
         (["set-link", DEVICE, "speed"], 2, "expected a number of Mbit/s"),
-        (["set-link", DEVICE, "speed", "0"], 2, ">= 1"),
+        (["set-link", DEVICE, "speed", "0"], 2, "expected 1 to 400000 Mbit/s, came 0"),
+        (["set-link", DEVICE, "speed", "9" * 30], 2, "expected 1 to 400000 Mbit/s, came 999"),
         (["set", DEVICE, "mtu", "big"], 2, "expected a number of bytes"),
+        (["set", DEVICE, "mtu", "67"], 2, "expected 68 to 65535 bytes, came 67"),
+        (["set", DEVICE, "mtu", "1500"], 1, "attribute mtu is read-only"),
+        (["attr", DEVICE, "mtu", "1500"], 1, "attribute mtu is read-only"),
+        (["attr", DEVICE, "", "5"], 2, "expected the name of an attribute"),
+        (["attr", DEVICE, "link", "\udcff"], 2, "no '\\udcff'"),
+        (["attr", "prt_emudev_0"], 2, "did you mean port_emudev_0?"),
+        (["set-link", "prt_emudev_0", "up"], 2, "did you mean port_emudev_0?"),
+        (["set", "prt_emudev_0", "mtu", "1500"], 2, "did you mean port_emudev_0?"),
+        (["reset", "prt_emudev_0"], 2, "did you mean port_emudev_0?"),
+        (["stats", "prt_emudev_0"], 2, "did you mean port_emudev_0?"),
+        (["events", "prt_emudev_0"], 2, "did you mean port_emudev_0?"),
+        (["show", "two\nlines"], 2, "no device two lines"),
+        (["show", "\udcff\udcfe"], 2, "expected text, came '\\udcff\\udcfe'"),
         (["reset", DEVICE], 1, "can't be reset from outside"),
         (["set-link", DEVICE, "auto"], 1, "by choice"),
         (["events", "--count", "0"], 2, "expected 1 or more"),
-        (["list", "--control", "/nowhere/x.sock"], 1, "No such file"),
+        (["list", "--control", "/nowhere/x.sock"], 1, "/nowhere/x.sock: no such socket"),
+        (["list", "--control", "/"], 1, "control socket /: no process listens there"),
+        (["list", "--control", "/" + 200 * "x"], 1, "too long"),
     ],
 )
 def test_what_can_not_be_is_one_line_and_a_status(emudev, running, words, status, message):
@@ -139,6 +159,90 @@ def test_without_a_process_it_says_what_to_do(emudev, monkeypatch, tmp_path):
     status, _, err = emudev("list")
     assert status == 1
     assert "is `emudev run` running" in err
+
+
+def test_a_socket_whose_process_has_ended_is_named(emudev, tmp_path):
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "left.sock"))
+    left.close()
+    status, out, err = emudev("list", "--control", str(tmp_path / "left.sock"))
+    assert (status, out) == (1, "")
+    assert err == (
+        f"emudev: error: control socket {tmp_path}/left.sock: no process listens there\n"
+    )
+
+
+def denied(*_):
+    """What the system says of what is another user's."""
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_the_socket_of_another_user_is_refused_with_the_reason(emudev, monkeypatch):
+    monkeypatch.setattr(client.socket, "socket", lambda *_: Mock(connect=denied))
+    status, out, err = emudev("list", "--control", "/run/emudev/7.sock")
+    assert (status, out) == (1, "")
+    assert err == (
+        "emudev: error: control socket /run/emudev/7.sock: permission denied: only the owner of the"
+        " process and root may connect\n"
+    )
+
+
+def test_the_folder_of_another_user_is_not_taken_for_an_empty_one(emudev, monkeypatch):
+    monkeypatch.setenv("EMUDEV_RUNTIME_DIR", "/run/theirs")
+    monkeypatch.setattr(places.os, "listdir", denied)
+    status, out, err = emudev("list")
+    assert (status, out) == (1, "")
+    assert err == (
+        "emudev: error: /run/theirs: permission denied: only its owner and root may look for"
+        " control sockets\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            b'{"type":"error","id":0,"kind":"permission","message":"only user 7 may connect"}\n',
+            "only user 7 may connect",
+        ),
+        (
+            b'{"type":"error","id":0,"kind":"busy","message":"16 clients are connected already"}\n',
+            "16 clients are connected already",
+        ),
+        (b'{"type":"hello","version":2,"emudev":"9","pid":1}\n', "version 1, came 2"),
+        (b"SSH-2.0\r\n", "expected a reply"),
+        (b"", "did not greet"),
+        (b'{"type":"hello","version":1,"emudev":"0.1.0","pid":1}\n', "closed the connection"),
+    ],
+    ids=["not-the-owner", "busy", "another-version", "another-protocol", "mute", "gone"],
+)
+def test_a_process_that_lets_nobody_in_or_goes_is_a_failure(emudev, tmp_path, lines, message):
+    path = str(tmp_path / "other.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def serve():
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(lines)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        status, out, err = emudev("list", "--control", path)
+        thread.join()
+    assert (status, out) == (1, "")
+    assert err.startswith("emudev: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_device_in_error_says_why_it_can_not_be_changed(emudev, running):
+    device = running.registry.get(DEVICE)
+    running.loop.call_threadsafe(lambda: device.fail("its cable was cut"))
+    status, out, err = emudev("set-link", DEVICE, "up")
+    assert (status, out) == (1, "")
+    assert err == "emudev: error: port_emudev_0 is in state error: its cable was cut\n"
 
 
 def test_of_several_processes_the_one_with_the_device_is_taken(emudev, running, tmp_path):
