@@ -1,29 +1,21 @@
 """Receive rings: frames become buffers and write-backs; expectations: avf.md 6.6 to 7."""
 
 import struct
-import zlib
 
 import pytest
 
-from emudev_avf.rings import Hold, TagPlace
+from emudev_avf.rings import Hold
 from emudev_avf.testing import Guarded
-from emudev_net.burst import (
-    CSUM_BAD,
-    CSUM_GOOD,
-    CSUM_WANTED,
-    FIRST,
-    LAST,
-    OUTER_VLAN_PRESENT,
-    VLAN_PRESENT,
-    Packet,
-    offload_word,
-    vlan_word,
+from emudev_avf.testing.frames import (
+    ether,
+    ipv4,
+    ipv6,
+    tcp4,
+    udp4,
 )
 
 # Bits of qword 1, by number as in avf.md 6.7.
-DD, EOF, L2TAG1P, L3L4P, RXE, IPE, L4E = (1 << n for n in (0, 1, 2, 3, 19, 22, 23))
-MAC = bytes.fromhex("525400770002")
-OTHER = bytes.fromhex("525400770001")
+DD, EOF, RXE = (1 << n for n in (0, 1, 19))
 # avf.md 7
 KEY = (
     bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
@@ -31,60 +23,6 @@ KEY = (
 )  # fmt: skip
 LINUX_HENA = 0x80007A1E_80000000
 ALL_QUEUE_0 = bytes(64)
-
-
-def ones_sum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
-def ipv4(
-    payload, protocol, *, source="66.9.149.187", target="161.142.100.80", fragment=0, bad=False
-):
-    addresses = bytes(int(n) for a in (source, target) for n in a.split("."))
-    head = struct.pack(
-        ">BBHHHBBH", 0x45, 0, 20 + len(payload), 1, fragment, 64, protocol, 0
-    )  # fmt: skip
-    value = ~ones_sum(head + addresses) & 0xFFFF ^ bad
-    return head[:10] + value.to_bytes(2, "big") + addresses + payload
-
-
-def ipv6(payload, protocol):
-    source = bytes.fromhex("3ffe250102001fff") + bytes(7) + b"\x07"
-    target = bytes.fromhex("3ffe250102000003") + bytes(7) + b"\x01"
-    return struct.pack(">IHBB", 0x60000000, len(payload), protocol, 64) + source + target + payload
-
-
-def finish(packet, addresses, protocol, offset):
-    """A transport packet with its checksum, over pseudo header and packet (RFC 9293, 3.1)."""
-    pseudo = addresses + struct.pack(">II", len(packet), protocol)
-    value = ~ones_sum(pseudo + packet) & 0xFFFF
-    return packet[:offset] + value.to_bytes(2, "big") + packet[offset + 2 :]
-
-
-ADDRESSES4 = bytes([66, 9, 149, 187, 161, 142, 100, 80])
-
-
-def tcp4(payload=b"", good=True):
-    head = struct.pack(">HHIIBBHHH", 2794, 1766, 1, 2, 5 << 4, 0x10, 512, 0, 0)
-    packet = finish(head + payload, ADDRESSES4, 6, 16)
-    return ipv4(packet if good else packet[:-1] + bytes([packet[-1] ^ 1]), 6)
-
-
-def udp4(payload=b"", checksum=None):
-    head = struct.pack(">HHHH", 2794, 1766, 8 + len(payload), 0)
-    packet = finish(head + payload, ADDRESSES4, 17, 6)
-    if checksum is not None:
-        packet = packet[:6] + checksum.to_bytes(2, "big") + packet[8:]
-    return ipv4(packet, 17)
-
-
-def ether(payload, kind=0x0800, target=MAC, tag=b""):
-    return target + OTHER + tag + kind.to_bytes(2, "big") + payload
 
 
 @pytest.fixture
@@ -310,220 +248,6 @@ def test_a_ring_behind_pages_of_an_iommu_is_looked_up_by_the_descriptor(guest):
     guest.port.set_memory(guest.port.memory.minus([at[0x80_0000_2000].region]))
     assert guest.deliver(frames[0]) == 1
     assert rx.drops["address"] == 1
-
-
-# -- packet types and checksums
-
-
-SCTP = struct.pack(">HHII", 1, 2, 3, 0) + bytes(4)
-PTYPES = [
-    (ether(bytes(50), 0x88B5), 1),
-    (ether(bytes(50), 0x88F7), 2),
-    (ether(bytes(50), 0x88CC), 6),
-    (ether(bytes(50), 0x888E), 10),
-    (ether(bytes(50), 0x0806), 11),
-    (ether(ipv4(bytes(30), 17, fragment=0x2000)), 22),
-    (ether(ipv4(bytes(30), 17, fragment=0x0010)), 22),
-    (ether(ipv4(bytes(30), 47)), 23),
-    (ether(udp4(b"abc")), 24),
-    (ether(tcp4(b"abc")), 26),
-    (ether(ipv4(SCTP, 132)), 27),
-    (ether(ipv4(bytes(8), 1)), 28),
-    (ether(ipv6(bytes([6, 0, 0, 1, 0, 0, 0, 1]) + bytes(20), 44), 0x86DD), 88),
-    (ether(ipv6(bytes(20), 59), 0x86DD), 89),
-    (ether(ipv6(bytes(20), 17), 0x86DD), 90),
-    (ether(ipv6(bytes(20), 6), 0x86DD), 92),
-    (ether(ipv6(SCTP, 132), 0x86DD), 93),
-    (ether(ipv6(bytes(8), 58), 0x86DD), 94),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("frame", "ptype"), PTYPES, ids=[str(p) + "-" + str(i) for i, (_, p) in enumerate(PTYPES)]
-)
-def test_packet_types(guest, frame, ptype):
-    guest.post(2)
-    guest.deliver(frame, frame[:12] + b"\x81\x00\x00\x05" + frame[12:])
-    assert [done[0].ptype for _, done in guest.received()] == [ptype, ptype]
-
-
-@pytest.mark.parametrize(
-    ("frame", "flags", "want"),
-    [
-        (ether(tcp4(b"x" * 1001)), 0, L3L4P),
-        (ether(tcp4(b"x" * 1001, good=False)), 0, L3L4P | L4E),
-        (ether(tcp4(b"x" * 1001, good=False)), CSUM_GOOD, L3L4P),
-        (ether(tcp4(b"x" * 10)), CSUM_BAD, L3L4P | L4E),
-        (ether(tcp4()), 0, L3L4P),  # padded: the padding is not part of the sum
-        (ether(udp4(b"x" * 333)), 0, L3L4P),
-        (ether(udp4(b"x" * 333, checksum=0)), 0, L3L4P),  # none: RFC 768
-        (ether(udp4(b"x" * 333, checksum=1)), 0, L3L4P | L4E),
-        (ether(ipv4(bytes(30), 6, bad=True)), 0, L3L4P | IPE),
-        (ether(ipv4(bytes(30), 47)), 0, L3L4P),
-        (ether(ipv4(bytes(30), 17, fragment=0x2000)), 0, L3L4P),
-        (ether(ipv4(SCTP, 132)), 0, 0),  # not verified
-        (ether(ipv4(SCTP, 132)), CSUM_GOOD, L3L4P),
-        (ether(bytes(50), 0x0806), 0, 0),
-        (ether(udp4(b"x" * 333)[:-5]), 0, 0),  # cut off
-    ],
-    ids=lambda v: str(len(v)) if isinstance(v, bytes) else None,
-)
-@pytest.mark.parametrize("split", [0, 11, 64])
-def test_checksums_are_verified_where_nobody_has(guest, frame, flags, want, split):
-    guest.post(2)
-    guest.deliver(Packet(frame, flags=FIRST | LAST | flags), split=split)
-    ((data, (done,)),) = guest.received()
-    assert data[: len(frame)] == frame
-    assert done.qword1 & (L3L4P | IPE | L4E) == want
-
-
-@pytest.mark.parametrize("size", [0, 1, 700, 1001, 3000])
-@pytest.mark.parametrize("split", [0, 33, 77])
-def test_a_checksum_left_to_us_is_completed_in_the_guests_copy(guests, size, split):
-    guest = guests(buffer_size=1024)
-    guest.post(5)
-    good = ether(tcp4(b"y" * size))
-    seed = ones_sum(ADDRESSES4 + struct.pack(">II", 20 + size, 6))
-    asked = good[:50] + seed.to_bytes(2, "big") + good[52:]
-    guest.deliver(
-        Packet(asked, flags=FIRST | LAST | CSUM_WANTED, offload=offload_word(34, 16, 0, 0)),
-        split=split,
-    )
-    ((data, done),) = guest.received()
-    assert data[: len(good)] == good
-    assert done[-1].qword1 & (L3L4P | L4E | IPE) == L3L4P
-
-
-def test_a_completed_udp_checksum_is_never_zero(guest):
-    # A payload for which the sum is 0xFFFF.
-    guest.post(1)
-    head = struct.pack(">HHHH", 0, 0, 10, 0)
-    rest = ~ones_sum(ADDRESSES4 + struct.pack(">II", 10, 17) + head) & 0xFFFF
-    seed = ones_sum(ADDRESSES4 + struct.pack(">II", 10, 17))
-    packet = head[:6] + seed.to_bytes(2, "big") + rest.to_bytes(2, "big")
-    guest.deliver(
-        Packet(
-            ether(ipv4(packet, 17)),
-            flags=FIRST | LAST | CSUM_WANTED,
-            offload=offload_word(34, 6, 0, 0),
-        )
-    )
-    assert guest.received()[0][0][40:42] == b"\xff\xff"
-
-
-@pytest.mark.parametrize(
-    ("start", "offset"), [(34, 100), (90, 16), (34, 15), (2, 6), (65535, 65534)]
-)
-def test_an_impossible_checksum_request_is_dropped(guest, start, offset):
-    guest.post(1)
-    frame = ether(tcp4(b"x" * 20))
-    guest.deliver(
-        Packet(frame, flags=FIRST | LAST | CSUM_WANTED, offload=offload_word(start, offset, 0, 0))
-    )
-    assert guest.received() == []
-    assert guest.port.rx[0].drops["source"] == 1
-
-
-def test_the_frame_check_sequence_is_appended_if_wanted(guests):
-    guest = guests(crc_disable=True, buffer_size=128)
-    guest.post(8)
-    frame = ether(bytes(range(240)), 0x88B5)
-    guest.deliver(frame)
-    ((data, done),) = guest.received()
-    # IEEE 802.3: zlib's CRC-32, least significant byte first.
-    assert data == frame + zlib.crc32(frame).to_bytes(4, "little")
-    assert [d.length for d in done] == [128, 128, 2]
-    assert guest.port.stats().rx_bytes == 254
-
-
-# -- VLAN
-
-
-TAG = b"\x81\x00\x60\x05"
-
-
-def test_a_tag_stays_in_the_frame_unless_stripping_is_on(guest):
-    guest.post(1)
-    frame = ether(bytes(100), 0x88B5, tag=TAG)
-    guest.deliver(frame)
-    ((data, (done,)),) = guest.received()
-    assert data == frame
-    assert not done.qword1 & L2TAG1P
-
-
-@pytest.mark.parametrize("split", [0, 5, 13, 15, 40])
-@pytest.mark.parametrize("place", [TagPlace.L2TAG1, TagPlace.L2TAG2])
-def test_a_tag_is_stripped_into_the_agreed_field(guest, place, split):
-    guest.port.set_vlan_offload(place)
-    guest.post(1)
-    guest.deliver(ether(tcp4(b"x" * 100), tag=TAG), split=split)
-    ((data, (done,)),) = guest.received()
-    assert data == ether(tcp4(b"x" * 100))
-    if place is TagPlace.L2TAG1:
-        assert (done.l2tag1, done.ext_status, done.qword1 & L2TAG1P) == (0x6005, 0, L2TAG1P)
-    else:
-        assert (done.l2tag2_2, done.ext_status, done.qword1 & L2TAG1P) == (0x6005, 1, 0)
-    assert done.ptype == 26
-    assert done.qword1 & (L3L4P | L4E) == L3L4P
-
-
-def test_a_stripped_frame_is_padded_again(guest):
-    guest.port.set_vlan_offload(TagPlace.L2TAG1)
-    guest.post(1)
-    guest.deliver(ether(b"a" * 42, 0x88B5, tag=TAG))
-    assert guest.received()[0][0] == ether(b"a" * 42, 0x88B5) + bytes(4)
-
-
-def test_a_tag_beside_the_frame_is_delivered_as_one_in_it(guest):
-    packet = Packet(
-        ether(tcp4(b"x" * 100)),
-        flags=FIRST | LAST | VLAN_PRESENT,
-        vlan=vlan_word(0x6005, 0x8100, 0, 0),
-    )
-    guest.post(2)
-    guest.deliver(packet)
-    guest.port.set_vlan_offload(TagPlace.L2TAG1)
-    guest.deliver(packet)
-    inside, beside = guest.received()
-    assert inside[0] == ether(tcp4(b"x" * 100), tag=TAG)
-    assert beside[0] == ether(tcp4(b"x" * 100))
-    assert beside[1][0].l2tag1 == 0x6005
-
-
-def test_two_tags_beside_the_frame_go_into_it(guest):
-    guest.post(1)
-    guest.deliver(
-        Packet(
-            ether(bytes(100), 0x88B5),
-            flags=FIRST | LAST | VLAN_PRESENT | OUTER_VLAN_PRESENT,
-            vlan=vlan_word(0x6005, 0x8100, 0, 0x9007),
-        )
-    )
-    assert guest.received()[0][0] == ether(bytes(100), 0x88B5, tag=b"\x88\xa8\x90\x07" + TAG)
-
-
-def test_a_completed_checksum_follows_the_frame_when_a_tag_moves(guest):
-    good = ether(tcp4(b"y" * 99))
-    seed = ones_sum(ADDRESSES4 + struct.pack(">II", 119, 6))
-    asked = good[:50] + seed.to_bytes(2, "big") + good[52:]
-    guest.post(2)
-    beside = Packet(
-        asked,
-        flags=FIRST | LAST | CSUM_WANTED | VLAN_PRESENT,
-        offload=offload_word(34, 16, 0, 0),
-        vlan=vlan_word(0x6005, 0x8100, 0, 0),
-    )
-    guest.deliver(beside)
-    guest.port.set_vlan_offload(TagPlace.L2TAG1)
-    inside = Packet(
-        asked[:12] + TAG + asked[12:],
-        flags=FIRST | LAST | CSUM_WANTED,
-        offload=offload_word(38, 16, 0, 0),
-    )
-    guest.deliver(inside)
-    first, second = guest.received()
-    assert first[0] == ether(tcp4(b"y" * 99), tag=TAG)
-    assert second[0] == good
 
 
 # -- hash and queues

@@ -16,9 +16,9 @@ from typing import Any, Final
 from emudev_core.memory import MemoryRegion, MemoryTable
 from emudev_net.burst import Burst, Packet
 
-from .descriptors import RX_SIZE, TX_SIZE, RxFlexWriteback, RxWriteback, tx_data_qword1
-from .queues import Ring
-from .rings import Port
+from ..descriptors import RX_SIZE, TX_SIZE, RxFlexWriteback, RxWriteback, tx_data_qword1
+from ..queues import Ring
+from ..rings import Port
 
 __all__ = ["Guarded", "Guest"]
 
