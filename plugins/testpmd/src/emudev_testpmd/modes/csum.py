@@ -62,7 +62,7 @@ from emudev_net.primitives import (
     store64,
 )
 
-from .headers import IPV4, IPV6, SCTP, TCP, UDP, ethertype_at, ipv4_header
+from .headers import ETHERNET, IPV4, IPV6, SCTP, TCP, UDP, ethertype_at, ipv4_header
 from .parts import Part, StreamContext, pack_addresses
 
 __all__ = ["KERNELS", "edit", "parts"]
@@ -84,7 +84,6 @@ _WORDS: Final = 11
 _HARD_UDP: Final = 1
 _HARD_TCP: Final = 2
 _HARD_SCTP: Final = 4
-_ETHERNET: Final = 14
 
 
 @inline
@@ -290,7 +289,7 @@ def edit(state: int, burst: int, rows: int) -> int:
     while row < rows:
         end = row + packet_rows(burst, row, rows)
         size = head_size(burst, row, end)
-        if size >= _ETHERNET:
+        if size >= ETHERNET:
             head = copy_head(state, burst, row, end, size)
             copy(head, state + _ADDRESSES, 12)
             flags = 0

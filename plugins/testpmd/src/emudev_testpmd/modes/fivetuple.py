@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from emudev_net.burst import packet_rows
-from emudev_net.jit import inline, queue_kernel
-from emudev_net.packet_function import PacketFunction, copy_head, emit, head_size
+from emudev_net.jit import inline
+from emudev_net.packet_function import PacketFunction
 from emudev_net.primitives import load8, load16be
 
+from .head_edit import edit_heads
 from .headers import (
     IPV4,
     IPV6,
@@ -33,8 +33,6 @@ from .headers import (
 from .parts import Part, StreamContext
 
 __all__ = ["KERNELS", "edit", "parts"]
-
-_ETHERNET: Final = 14
 
 
 @inline
@@ -65,21 +63,15 @@ def _swap_layers(head: int, size: int) -> None:
         _swap_ports(head, ip + 40, size, load8(head + ip + 6))
 
 
-@queue_kernel
-def edit(state: int, burst: int, rows: int) -> int:
-    """Swap; a frame without addresses is dropped."""
-    row = 0
-    out = 0
-    while row < rows:
-        end = row + packet_rows(burst, row, rows)
-        size = head_size(burst, row, end)
-        if size >= _ETHERNET:
-            head = copy_head(state, burst, row, end, size)
-            swap_mac(head)
-            _swap_layers(head, size)
-            out = emit(state, burst, row, end, out, head, size, size)
-        row = end
-    return out
+@inline
+def _swap(state: int, head: int, size: int, flags: int) -> int:
+    """Swap on all layers that are there."""
+    swap_mac(head)
+    _swap_layers(head, size)
+    return 1
+
+
+edit = edit_heads("5tswap", _swap)
 
 
 #: The kernels of this mode, for `compile_all`.

@@ -12,6 +12,7 @@ from emudev_net.primitives import copy, load8, load16, load16be, load32, store16
 
 __all__ = [
     "ARP",
+    "ETHERNET",
     "ICMP",
     "IPV4",
     "IPV6",
@@ -25,6 +26,8 @@ __all__ = [
     "swap32_at",
     "swap_mac",
 ]
+
+ETHERNET: Final = 14  #: bytes of a header without tags
 
 IPV4: Final = 0x0800
 ARP: Final = 0x0806

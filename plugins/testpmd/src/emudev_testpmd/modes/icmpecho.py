@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from emudev_net.burst import CSUM_WANTED, FLAGS, ROW, packet_rows
+from emudev_net.burst import CSUM_WANTED
 from emudev_net.checksum import fold, ipv4_header_sum
-from emudev_net.jit import inline, queue_kernel
-from emudev_net.packet_function import OWN_WORDS, PacketFunction, copy_head, emit, head_size
+from emudev_net.jit import inline
+from emudev_net.packet_function import OWN_WORDS, PacketFunction
 from emudev_net.primitives import (
     copy,
     load8,
@@ -27,7 +27,6 @@ from emudev_net.primitives import (
     load16be,
     load32,
     load32be,
-    load64,
     store8,
     store16,
     store16be,
@@ -35,7 +34,8 @@ from emudev_net.primitives import (
     store32be,
 )
 
-from .headers import ARP, ICMP, IPV4, ipv4_header, is_later_fragment, swap32_at, swap_mac
+from .head_edit import edit_heads
+from .headers import ARP, ETHERNET, ICMP, IPV4, ipv4_header, is_later_fragment, swap32_at, swap_mac
 from .parts import Part, StreamContext, pack_addresses
 
 __all__ = ["KERNELS", "edit", "parts"]
@@ -91,35 +91,21 @@ def _answer_echo(head: int, at: int, size: int, flags: int) -> int:
 
 
 @inline
-def _answer(head: int, size: int, flags: int, mac: int) -> int:
+def _answer(state: int, head: int, size: int, flags: int) -> int:
     """Make the answer to a frame in place; 0 if it gets none."""
-    if size < 14:
-        return 0
-    at = 14
+    at = ETHERNET
     kind = load16be(head + 12)
     if kind == _VLAN and size >= 18:
         kind = load16be(head + 16)
         at = 18
     if kind == ARP:
-        return _answer_arp(head, at, size, mac)
+        return _answer_arp(head, at, size, state + _MAC)
     if kind == IPV4:
         return _answer_echo(head, at, size, flags)
     return 0
 
 
-@queue_kernel
-def edit(state: int, burst: int, rows: int) -> int:
-    """Answer, or drop."""
-    row = 0
-    out = 0
-    while row < rows:
-        end = row + packet_rows(burst, row, rows)
-        size = head_size(burst, row, end)
-        head = copy_head(state, burst, row, end, size)
-        if _answer(head, size, load64(burst + row * ROW + FLAGS), state + _MAC):
-            out = emit(state, burst, row, end, out, head, size, size)
-        row = end
-    return out
+edit = edit_heads("icmpecho", _answer)
 
 
 #: The kernels of this mode, for `compile_all`.

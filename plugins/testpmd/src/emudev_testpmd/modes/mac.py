@@ -7,34 +7,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from emudev_net.burst import packet_rows
-from emudev_net.jit import queue_kernel
-from emudev_net.packet_function import OWN_WORDS, PacketFunction, copy_head, emit, head_size
+from emudev_net.jit import inline
+from emudev_net.packet_function import OWN_WORDS, PacketFunction
 from emudev_net.primitives import copy
 
+from .head_edit import edit_heads
 from .parts import Part, StreamContext, pack_addresses
 
 __all__ = ["KERNELS", "edit", "parts"]
 
 # Own words: 12 bytes of addresses as they start a frame.
 _ADDRESSES: Final = OWN_WORDS
-_ETHERNET: Final = 14
 
 
-@queue_kernel
-def edit(state: int, burst: int, rows: int) -> int:
-    """Set both addresses; a frame that has none is dropped."""
-    row = 0
-    out = 0
-    while row < rows:
-        end = row + packet_rows(burst, row, rows)
-        size = head_size(burst, row, end)
-        if size >= _ETHERNET:
-            head = copy_head(state, burst, row, end, size)
-            copy(head, state + _ADDRESSES, 12)
-            out = emit(state, burst, row, end, out, head, size, size)
-        row = end
-    return out
+@inline
+def _address(state: int, head: int, size: int, flags: int) -> int:
+    """Set both addresses."""
+    copy(head, state + _ADDRESSES, 12)
+    return 1
+
+
+edit = edit_heads("mac", _address)
 
 
 #: The kernels of this mode, for `compile_all`.

@@ -7,32 +7,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from emudev_net.burst import packet_rows
-from emudev_net.jit import queue_kernel
-from emudev_net.packet_function import PacketFunction, copy_head, emit, head_size
+from emudev_net.jit import inline
+from emudev_net.packet_function import PacketFunction
 
+from .head_edit import edit_heads
 from .headers import swap_mac
 from .parts import Part, StreamContext
 
 __all__ = ["KERNELS", "edit", "parts"]
 
-_ETHERNET: Final = 14
+
+@inline
+def _swap(state: int, head: int, size: int, flags: int) -> int:
+    """Swap the addresses."""
+    swap_mac(head)
+    return 1
 
 
-@queue_kernel
-def edit(state: int, burst: int, rows: int) -> int:
-    """Swap the addresses; a frame that has none is dropped."""
-    row = 0
-    out = 0
-    while row < rows:
-        end = row + packet_rows(burst, row, rows)
-        size = head_size(burst, row, end)
-        if size >= _ETHERNET:
-            head = copy_head(state, burst, row, end, size)
-            swap_mac(head)
-            out = emit(state, burst, row, end, out, head, size, size)
-        row = end
-    return out
+edit = edit_heads("macswap", _swap)
 
 
 #: The kernels of this mode, for `compile_all`.
