@@ -14,6 +14,7 @@ from emudev_avf import rings
 from emudev_avf.driver.netdev import AvfDriver
 from emudev_avf.driver.rings import Headers
 from emudev_avf.registers import MAP
+from emudev_avf.testing.frames import ones_sum
 from emudev_core import attributes
 from emudev_core.hooks import hookimpl
 from emudev_core.host import Host
@@ -92,14 +93,6 @@ class Machine:
         head = head[:10] + struct.pack(">H", 0xFFFF ^ ones_sum(head + SOURCE + TARGET))
         body = struct.pack(">HHHH", 1000, 2000, length, pseudo if seed else 0)
         return self.mac + self.mac + b"\x08\0" + head + SOURCE + TARGET + body + payload
-
-
-def ones_sum(data):
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 UDP = Headers(mac=14, ip=20, l4=8, protocol="udp")

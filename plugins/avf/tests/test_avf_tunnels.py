@@ -10,19 +10,12 @@ import struct
 
 import pytest
 
+from emudev_avf.testing.frames import ones_sum
 from emudev_net.burst import CSUM_GOOD, CSUM_WANTED, FIRST, LAST, Packet, offload_word
 
 MAC = bytes.fromhex("525400770002")
 OTHER = bytes.fromhex("525400770001")
 L3L4P, EIPE = 1 << 3, 1 << 24
-
-
-def ones_sum(data):
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def ipv4(payload, protocol, good=True):

@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from emudev_avf.testing import Guarded
+from emudev_avf.testing.frames import ones_sum
 from emudev_net.burst import (
     CRC32C_WANTED,
     CSUM_WANTED,
@@ -19,15 +20,6 @@ from emudev_net.burst import (
 
 EOP, RS = 0x10, 0x20  # bits of qword 1
 FRAME = bytes.fromhex("525400770002 525400770001 0800".replace(" ", "")) + bytes(range(100))
-
-
-def ones_sum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def ipv4(payload_length, protocol=6, *, length=None, checksum=None, ident=0x1234):
