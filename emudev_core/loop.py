@@ -6,6 +6,9 @@ starts asyncio. All methods are for the loop's own thread except `call_threadsaf
 A turn: wait for descriptors; run their callbacks; run what is due; run the marked tasks. After a
 turn that had work the loop looks again for `spin` microseconds before it sleeps: waking a sleeping
 core costs a peer tens of microseconds, and a driver's next register access comes within a few.
+
+Who knows a faster way to sleep gives the loop a `Sleeper`: an interpreter that has slept is cold,
+and takes a tenth of a millisecond to its first answer.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["READ", "WRITE", "Loop", "Task", "Timer", "Watch"]
+from .signals import SignalPipe
+
+__all__ = ["READ", "WRITE", "Loop", "Sleeper", "Task", "Timer", "Watch"]
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +111,27 @@ class Task:
             self._callback()
 
 
+class Sleeper(Protocol):
+    """Sleeps in the place of a running loop, and serves meanwhile what needs no interpreter."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be used now."""
+
+    def sleep(self, epoll: int, deadline: int | None, spin: int) -> list[tuple[int, int]]:
+        """Sleep until there is something for the loop to do.
+
+        Args:
+            epoll: Descriptor of the loop's epoll instance.
+            deadline: When to come back at the latest, ns of the monotonic clock; None: never.
+            spin: How long to look on after work before sleeping again, microseconds.
+
+        Returns:
+            Descriptors that are ready and were not served, with their events. May be empty at any
+            time: after the deadline, after a signal, or when it has rung something.
+        """
+
+
 class Loop:
     """See the module.
 
@@ -113,6 +139,7 @@ class Loop:
         spin: How long to look on after work before sleeping, microseconds; 0 sleeps at once.
 
     Attributes:
+        sleeper: Sleeps while `run` has nothing to do; None: the loop does it itself.
         on_error: Called with what a callback raised; True goes on, without the watch whose callback
             it was, anything else lets the exception out of `turn`. None lets all out.
     """
@@ -135,6 +162,7 @@ class Loop:
         # Keeps another thread from writing to a waker that is closed meanwhile, or to what takes
         # its number. Reentrant: a signal handler may interrupt whoever holds it.
         self._waking = threading.RLock()
+        self.sleeper: Sleeper | None = None
         self.on_error: Callable[[Exception], bool] | None = None
         self._calling: Watch | None = None
 
@@ -185,12 +213,17 @@ class Loop:
     def run(self) -> None:
         """Turn until `stop`."""
         self._stopping = False
-        while not self._stopping:
-            try:
-                self._run()
-            except Exception as exc:
-                if not self._goes_on(exc):
-                    raise
+        # A signal that comes just before the thread sleeps is handled in Python after that, so it
+        # has to end the sleep.
+        with SignalPipe() as pipe, contextlib.ExitStack() as closing:
+            if pipe.fd >= 0:
+                closing.callback(self.watch(pipe.fd, pipe.drain).close)
+            while not self._stopping:
+                try:
+                    self._run()
+                except Exception as exc:
+                    if not self._goes_on(exc):
+                        raise
 
     def _run(self) -> None:
         """Turn until `stop`, as `turn(0.0)` does, with as little as can be between two looks."""
@@ -208,8 +241,17 @@ class Loop:
                 self._work(found)
                 last = clock()
             elif clock() - last >= spin:
-                self._turn(None)
+                self._sleep()
                 last = clock()
+
+    def _sleep(self) -> None:
+        """A turn that waits for its work."""
+        sleeper = self.sleeper
+        if sleeper is None or not sleeper.ready:
+            self._turn(None)
+        else:
+            deadline = int(1e9 * self._timers[0][0]) if self._has_timer() else None
+            self._work(sleeper.sleep(self._epoll.fileno(), deadline, self.spin))
 
     def stop(self) -> None:
         """End `run` after the present turn; from any thread or signal handler."""

@@ -1,14 +1,15 @@
-"""SIGTERM and SIGINT as a request to stop."""
+"""SIGTERM and SIGINT as a request to stop, and a descriptor that tells of any signal."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Self
 
-__all__ = ["StopSignals"]
+__all__ = ["SignalPipe", "StopSignals"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -43,3 +44,37 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._stop()
+
+
+class SignalPipe:
+    """A descriptor that becomes readable at each signal that Python handles, within the context.
+
+    Python runs handlers between two steps of the interpreter: of a signal that comes while it is
+    outside of it, only this tells in time. Off the main thread there are no such signals, and no
+    descriptor.
+
+    Attributes:
+        fd: The descriptor, -1 if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self._end = -1
+        self._former = -1
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self.fd, self._end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._former = signal.set_wakeup_fd(self._end, warn_on_full_buffer=False)
+        return self
+
+    def drain(self, _events: int = 0) -> None:
+        """Read what it tells: it is readable again at the next signal."""
+        os.read(self.fd, 4096)
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd >= 0:
+            signal.set_wakeup_fd(self._former)
+            os.close(self.fd)
+            os.close(self._end)
+            self.fd = self._end = -1

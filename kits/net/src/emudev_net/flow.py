@@ -20,7 +20,7 @@ from typing import Final
 
 from emudev_core.errors import ConfigError
 from emudev_core.loop import Loop
-from emudev_core.queues import Offload, QueueKernel, QueueKernels
+from emudev_core.queues import Offload, QueueKernel, QueueKernels, Shortcut
 
 from . import flow_kernels as k
 from .burst import Burst
@@ -161,6 +161,7 @@ class Flow:
         words[k.MOST] = most
         words[k.EDIT_WORDS] = 0 if edit is None else edit.words.address
         words[k.DROP] = int(drop)
+        words[k.BUDGET] = budget
         self._pump: Callable[[int, int, int], int] | None = None
         self._bind_plain()
 
@@ -180,6 +181,7 @@ class Flow:
             self.words[index] = 0 if kernel is None else kernel.address
         self._drop_handles()
         self._pump = pump
+        self.words[k.PUMP] = pump.address
         return pump
 
     def _drop_handles(self) -> None:
@@ -200,6 +202,20 @@ class Flow:
     @takes.setter
     def takes(self, takes: Offload) -> None:
         self.words[S_TAKES] = int(takes)
+
+    @property
+    def shortcut(self) -> Shortcut:
+        """What a wait outside of the interpreter may do in the place of `kick`."""
+        return Shortcut(k.look.address, self.words.address)
+
+    @property
+    def resting(self) -> bool:
+        """Whether its shortcut has nothing to do; may be set, while nobody wants what it moves."""
+        return bool(self.words[k.RESTING])
+
+    @resting.setter
+    def resting(self, resting: bool) -> None:
+        self.words[k.RESTING] = int(resting)
 
     @property
     def drop(self) -> bool:
@@ -297,6 +313,7 @@ class Flow:
         self.words[k.CAPACITY] = min(rows, self._rows)
         self.words[k.MOST] = max(self.words[k.CAPACITY], PACKET_ROWS)
         self._mark = wake
+        self.words[k.PUMP] = 0
 
     def restart(self) -> None:
         """Forget a frame that was half moved: the source was reset. Its worker rests meanwhile."""
@@ -306,5 +323,6 @@ class Flow:
         """Never look again; both ends stay as they are."""
         if not self._closed:
             self._closed = True
+            self.words[k.PUMP] = 0
             self._task.close()
             self._drop_handles()

@@ -34,7 +34,7 @@ from .primitives import call3, load64, store64
 from .software import needs_software, settle, soften
 from .stage import S_MALFORMED, S_OUT, S_RESUME, S_RESUME_OWN, S_TAKES, STAGE_WORDS
 
-__all__ = ["KERNELS", "OVERRUN", "pump"]
+__all__ = ["KERNELS", "OVERRUN", "look", "pump", "tell"]
 
 # Words of a flow, behind those of its software stage.
 SOURCE: Final = STAGE_WORDS + 0  #: state of the source
@@ -62,7 +62,11 @@ RECEIVED: Final = STAGE_WORDS + 20  #: packets of the source that are done
 SENT: Final = STAGE_WORDS + 21  #: of these, those that the sink took
 DROPPED: Final = STAGE_WORDS + 22  #: those that it had no room for
 REFUSED: Final = STAGE_WORDS + 23  #: those that the packet function dropped
-FLOW_WORDS: Final = STAGE_WORDS + 24
+# For waits outside of the interpreter.
+PUMP: Final = STAGE_WORDS + 24  #: address of `pump`; 0 = only the interpreter may run it
+RESTING: Final = STAGE_WORDS + 25  #: 1 = nobody wants to know of what the source has
+BUDGET: Final = STAGE_WORDS + 26
+FLOW_WORDS: Final = STAGE_WORDS + 27
 
 #: The failure of a packet function that makes more rows than it has room for.
 OVERRUN: Final = -1000
@@ -319,5 +323,26 @@ def pump(flow: int, _burst: int, budget: int) -> int:
     return outcome
 
 
+@queue_kernel
+def look(flow: int, _burst: int, _rows: int) -> int:
+    """The shortcut of a flow: run it once.
+
+    Returns:
+        0 if its source is empty or it rests; 1 if `Flow.kick` has to be called.
+    """
+    if load64(flow + 8 * RESTING) != 0:
+        return 0
+    run = load64(flow + 8 * PUMP)
+    if run == 0:
+        return 1
+    return 1 if call3(run, flow, 0, load64(flow + 8 * BUDGET)) != 0 else 0
+
+
+@queue_kernel
+def tell(word: int, _burst: int, _rows: int) -> int:
+    """The shortcut of a callback that has something to do only while a word is not 0."""
+    return load64(word)
+
+
 #: The kernels of this module, for `compile_all`.
-KERNELS: Final = (pump,)
+KERNELS: Final = (pump, look, tell)

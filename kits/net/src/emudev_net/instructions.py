@@ -21,6 +21,8 @@ SYMBOLS: Final = (
     "write",
     "readv",
     "writev",
+    "recv",
+    "epoll_wait",
     "poll",
     "mmap",
     "sigaction",
@@ -44,6 +46,8 @@ declare i64 @read(i32, ptr, i64)
 declare i64 @write(i32, ptr, i64)
 declare i64 @readv(i32, ptr, i32)
 declare i64 @writev(i32, ptr, i32)
+declare i64 @recv(i32, ptr, i64, i32)
+declare i32 @epoll_wait(i32, ptr, i32, i32)
 declare i32 @poll(ptr, i64, i32)
 declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
 declare i32 @sigaction(i32, ptr, ptr)
@@ -168,6 +172,20 @@ store i64 %n, ptr %w
 %r = sext i32 %x to i64
 ret i64 %r"""
 
+_RECEIVE: Final = """%f = trunc i64 %a to i32
+%p = inttoptr i64 %b to ptr
+%g = trunc i64 %d to i32
+%r = call i64 @recv(i32 %f, ptr %p, i64 %c, i32 %g)
+ret i64 %r"""
+
+_EPOLL_WAIT: Final = """%f = trunc i64 %a to i32
+%p = inttoptr i64 %b to ptr
+%n = trunc i64 %c to i32
+%t = trunc i64 %d to i32
+%r = call i32 @epoll_wait(i32 %f, ptr %p, i32 %n, i32 %t)
+%v = sext i32 %r to i64
+ret i64 %v"""
+
 # nfds_t is an unsigned long: 64 bits wherever this is compiled.
 _POLL: Final = """%p = inttoptr i64 %a to ptr
 %t = trunc i64 %c to i32
@@ -245,6 +263,8 @@ BODIES: Final[dict[Callable[..., Any], str]] = {
     ),
     p.set_errno: _SET_ERRNO,
     p.static_words: "%r = ptrtoint ptr @static to i64\nret i64 %r",
+    p.receive: _RECEIVE,
+    p.epoll_wait: _EPOLL_WAIT,
     p.poll: _POLL,
     p.mmap: _MMAP,
     p.sigaction: _SIGACTION,

@@ -34,6 +34,7 @@ __all__ = [
     "call3",
     "compare_exchange64",
     "copy",
+    "epoll_wait",
     "errno",
     "exchange64",
     "fence",
@@ -56,6 +57,7 @@ __all__ = [
     "raise_signal",
     "read",
     "readv",
+    "receive",
     "set_errno",
     "set_timer",
     "shift_right64",
@@ -95,6 +97,10 @@ for _name in ("readv", "writev"):
     _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
     _function.restype = ctypes.c_ssize_t
 
+_libc.recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.recv.restype = ctypes.c_ssize_t
+_libc.epoll_wait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+_libc.epoll_wait.restype = ctypes.c_int
 _libc.poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
 _libc.poll.restype = ctypes.c_int
 _libc.mmap.argtypes = (
@@ -397,6 +403,26 @@ def writev(fd: int, vectors: int, count: int) -> int:
     return int(_libc.writev(fd, vectors, count))
 
 
+def receive(fd: int, address: int, size: int, flags: int) -> int:
+    """recv(2), into memory at `address`; returns bytes, or -1."""
+    return int(_libc.recv(fd, address, size, flags))
+
+
+def epoll_wait(epoll: int, events: int, count: int, timeout: int) -> int:
+    """The system call, with room for `count` records of ``struct epoll_event`` at `events`.
+
+    Args:
+        epoll: Descriptor of an epoll instance.
+        events: Address: u32 events, and u64 data behind them (without a gap on x86 alone).
+        count: Records, at least 1.
+        timeout: Milliseconds; negative waits for ever.
+
+    Returns:
+        Records that were stored, 0 after the timeout, or -1.
+    """
+    return int(_libc.epoll_wait(epoll, events, count, timeout))
+
+
 def poll(descriptors: int, count: int, timeout: int) -> int:
     """The system call, with `count` records of ``struct pollfd`` (8 bytes each) at `descriptors`.
 
@@ -552,6 +578,8 @@ ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
     write,
     readv,
     writev,
+    receive,
+    epoll_wait,
     poll,
     mmap,
     sigaction,

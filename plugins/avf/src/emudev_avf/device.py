@@ -162,6 +162,8 @@ class AvfDevice(PciFunction):
     def _compiled(self) -> None:
         """The kernels are as fast as they get: plain ones serve where compiling failed."""
         self.ready = True
+        if self._timer is not None:
+            self._timer.compiled()
         self.update_link()
 
     @hookimpl

@@ -42,6 +42,7 @@ from .words import (
     P_ARMED,
     P_DRAIN,
     P_DUE,
+    P_PACED,
     P_RETRY,
     P_RX_DUE,
     P_TIMER,
@@ -61,7 +62,16 @@ from .words import (
     VECTOR_WORDS,
 )
 
-__all__ = ["LONGEST", "NO_ITR", "UNIT", "Vector", "change_vector", "fire_held", "notify"]
+__all__ = [
+    "LONGEST",
+    "NO_ITR",
+    "UNIT",
+    "Vector",
+    "change_vector",
+    "fire_alone",
+    "fire_held",
+    "notify",
+]
 
 UNIT: Final = 2_000  #: of an interval in registers, ns
 LONGEST: Final = 8160 // 2  #: interval that is applied, units; larger values count as this one
@@ -262,6 +272,26 @@ def fire_held(port: int, _burst: int, _rows: int) -> int:
         return 0
     read(timer - 1, port + P_DRAIN, 8)
     return look_at_held(port)
+
+
+@queue_kernel
+def fire_alone(port: int, _burst: int, _rows: int) -> int:
+    """The shortcut of the timer, as long as it is for nothing but held events.
+
+    Args:
+        port: Address of the port's words.
+        _burst: Not used.
+        _rows: Not used.
+
+    Returns:
+        0; or 1 if frames may wait for the timer, too: then nothing is done.
+    """
+    timer = load64_relaxed(port + P_TIMER)
+    if timer == 0 or load64_relaxed(port + P_RETRY) != 0 or load64_relaxed(port + P_PACED) != 0:
+        return 1
+    read(timer - 1, port + P_DRAIN, 8)
+    look_at_held(port)
+    return 0
 
 
 class Vector:

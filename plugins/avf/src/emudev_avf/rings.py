@@ -27,7 +27,7 @@ from . import rx_kernels, tx_kernels
 from .filters import mac_table, vlan_tables
 from .flow_rules import FlowRule, RuleKind
 from .flow_tables import RuleTable
-from .interrupts import Vector, change_vector, fire_held, notify
+from .interrupts import Vector, change_vector, fire_alone, fire_held, notify
 from .queues import RxRing, TxRing
 from .rss_inputs import rss_table
 from .rss_kernels import INPUT_WORDS
@@ -97,6 +97,7 @@ KERNELS: Final = (
     change_vector,
     notify,
     fire_held,
+    fire_alone,
     tx_kernels.release,
     tx_kernels.peek,
     rx_kernels.push,

@@ -6,6 +6,8 @@
   from the guest, since the host often answers at once; while the device has no room, by any receive
   doorbell, and the descriptor is not looked at.
 
+While the loop sleeps, compiled code does all of this that needs no interpreter (`fast_wait`).
+
 With workers their threads run the flows, and the same things wake them: doorbells by way of the
 loop, descriptors by themselves. A TAP queue belongs to one worker, with all flows that share it.
 
@@ -23,8 +25,11 @@ from typing import Any, Final
 
 from emudev_core.device import Device
 from emudev_core.loop import READ, WRITE, Loop
-from emudev_core.queues import QueueInfo, QueueKernels, rx_queue, tx_queue
+from emudev_core.queues import QueueInfo, QueueKernels, Shortcut, rx_queue, tx_queue
+from emudev_net import flow_kernels
+from emudev_net.fast_wait import FastWait
 from emudev_net.flow import Flow
+from emudev_net.primitives import Words
 from emudev_net.workers import Worker, WorkerPool
 
 from .ends import TapSink, TapSource
@@ -45,6 +50,7 @@ class _Queue:
         sink: Takes frames of the guest.
         receive: Kernels of the receive queue that they go to.
         broken: Called when the interface is gone.
+        full: Word 0 is the number of such queues of which the guest has no room for a frame.
         worker: Runs its flows; None: the loop's thread does.
     """
 
@@ -56,6 +62,7 @@ class _Queue:
         sink: TapSink,
         receive: QueueKernels,
         broken: Callable[[], None],
+        full: Words,
         worker: Worker | None = None,
     ) -> None:
         self.source = source
@@ -63,14 +70,17 @@ class _Queue:
         self.flow = Flow(loop, source.kernels, receive, on_blocked=self._no_room_there)
         self.active = False
         self._blocked = False
+        self._full = full
         self._waiting: list[Flow] = []
         self._broken = broken
         self._fd = fd
         self._worker = worker
-        self._lane = 0
+        self._number = 0
         if worker is not None:
-            self._lane = worker.add(self.flow, source_fd=fd, active=False)
+            self._number = worker.add(self.flow, source_fd=fd, active=False)
+        self.flow.resting = True
         self._watch = loop.watch(fd, self._ready, 0)  # errors are told in any case
+        self._lane = FastWait.of(loop).add_flow(fd, self.flow.shortcut)
 
     def add_sender(self, flow: Flow) -> None:
         """Let the worker, if there is one, run a flow from the guest."""
@@ -81,6 +91,7 @@ class _Queue:
         if self._worker is not None:
             return  # it looks at the descriptor itself
         events = READ if self.active and not self._blocked else 0
+        self.flow.resting = not events
         if self._waiting:
             events |= WRITE
         self._watch.set(events)
@@ -97,8 +108,12 @@ class _Queue:
                 flow.kick()
             self._arm()
 
+    def _set_blocked(self, blocked: bool) -> None:
+        self._full[0] += blocked - self._blocked
+        self._blocked = blocked
+
     def _no_room_there(self) -> None:
-        self._blocked = True
+        self._set_blocked(True)
         self._arm()
 
     def look(self) -> None:
@@ -115,7 +130,7 @@ class _Queue:
         if self._worker is not None:
             self._worker.room()
         elif self._blocked:
-            self._blocked = False
+            self._set_blocked(False)
             self._arm()
             if self.active:
                 self.flow.kick()
@@ -131,16 +146,17 @@ class _Queue:
         if active == self.active:
             return
         self.active = active
-        self._blocked = False
+        self._set_blocked(False)
         if active:  # workers rest: see `Wiring.refresh`
             self.source.discard()
             self.flow.restart()
         if self._worker is not None:
-            self._worker.set_active(self._lane, active)
+            self._worker.set_active(self._number, active)
         self._arm()
 
     def close(self) -> None:
         """Rest for ever; the descriptor stays open."""
+        self._lane.close()
         self._watch.close()
         self.flow.close()
 
@@ -177,6 +193,7 @@ class Wiring:
         pairs = device.get_dev_info().max_queue_pairs
         self._queues: list[_Queue] = []
         self._flows: list[Flow] = []
+        self._full = Words(1)
         self._sending = [False] * pairs
         self._unsubscribe: list[Callable[[], None]] = []
         self._pool: WorkerPool | None = None
@@ -197,7 +214,7 @@ class Wiring:
             source = TapSource(fd, tap.header)
             sink = TapSink(fd, tap.header, tap.takes)
             worker = None if pool is None else pool.workers[number % len(pool.workers)]
-            self._queues.append(_Queue(loop, fd, source, sink, receive, lost, worker))
+            self._queues.append(_Queue(loop, fd, source, sink, receive, lost, self._full, worker))
         for pair in range(len(self._sending)):
             self._add_pair(pair, loop)
         if pool is not None:
@@ -213,13 +230,17 @@ class Wiring:
         )
         self._flows.append(flow)
         queue.add_sender(flow)
-        self._subscribe(info, flow.kick)
-        self._subscribe(info, queue.look)  # behind it: the order of the doorbell's subscribers
-        self._subscribe(self._device.get_queue_info(rx_queue(pair)), self._room)
+        self._subscribe(info, flow.kick, flow.shortcut)
+        # Behind it: the order of the doorbell's subscribers.
+        self._subscribe(info, queue.look, queue.flow.shortcut)
+        room = Shortcut(flow_kernels.tell.address, self._full.address)
+        self._subscribe(self._device.get_queue_info(rx_queue(pair)), self._room, room)
 
-    def _subscribe(self, info: QueueInfo, callback: Callable[[], None]) -> None:
+    def _subscribe(
+        self, info: QueueInfo, callback: Callable[[], None], shortcut: Shortcut | None
+    ) -> None:
         doorbell = self._device.get_db_info(info.doorbell)
-        doorbell.subscribe(callback)
+        doorbell.subscribe(callback, shortcut if self._pool is None else None)
         self._unsubscribe.append(partial(doorbell.unsubscribe, callback))
 
     def _room(self) -> None:

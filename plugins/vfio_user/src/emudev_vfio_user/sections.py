@@ -43,9 +43,7 @@ _GROUPS: Final = ("INTx", "MSI", "MSI-X", "ERR", "REQ")
 def server_sections(server: Server) -> list[Section]:
     """The sections of a server; without a client only the first one has rows."""
     return [
-        Section(
-            "vfio-user", "the socket, its client and what that takes", partial(_ends, server)
-        ),
+        Section("vfio-user", "the socket, its client and what that takes", partial(_ends, server)),
         Section("dma", "guest memory in sum, and accesses to it by message", partial(_dma, server)),
         Section(
             "dma-ranges",

@@ -3,6 +3,8 @@
 Reads as much as there is, serves messages in order, sends the replies of a batch together. Region
 accesses are served in the loop of `_serve`; everything else goes through `commands`.
 
+While the loop sleeps, doorbells are served without the interpreter (`emudev_net.fast_wait`).
+
 Everything runs on the loop's thread. `Later` answers park the connection: nothing is read until
 they are there. A client that does not take its replies is not read from either (`outbox`), so that
 what is kept for it stays below `KEEP` and one reply.
@@ -24,6 +26,7 @@ from emudev_core.later import LIMIT
 from emudev_core.lifecycle import State
 from emudev_core.loop import READ, WRITE, Loop
 from emudev_core.sockets import descriptors
+from emudev_net.fast_wait import FastWait
 from emudev_net.sigbus import Guard
 
 from . import nearby
@@ -142,6 +145,7 @@ class Session:
         self._receive = sock.recvmsg_into
         self._out = Outbox(loop, sock, self._look, self.leave)
         self._watch = loop.watch(sock.fileno(), self._ready, READ)
+        self._lane = FastWait.of(loop).add_stream(sock.fileno(), self.bells, self._rings_only)
 
     # -- the socket
 
@@ -171,6 +175,17 @@ class Session:
                 self._receive_batch()
         elif events & ~_PROGRESS:
             self.leave("the connection broke")
+
+    def _rings_only(self) -> bool:
+        """Whether a doorbell's write that comes next is for nobody but the doorbell."""
+        return (
+            self.phase is _SERVING
+            and self.device.state is not _ERROR
+            and not self._out.kept
+            and not self._receiver.waiting
+            and not self.channel.waits
+            and self.device.is_direct("emudev_region_write")
+        )
 
     def _receive_batch(self) -> None:
         receiver = self._receiver
@@ -473,6 +488,7 @@ class Session:
             return
         log.info("%s: %s left: %s", self.device.name, self.client, reason)
         self.phase = step(self.phase, PhaseEvent.LEAVE)
+        self._lane.close()
         self._watch.close()
         self._sock.close()
         self.channel.close()
