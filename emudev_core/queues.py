@@ -10,9 +10,11 @@ import ctypes
 import enum
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import attrs
+
+from .subscribers import Shortcut, Subscribers
 
 __all__ = [
     "Direction",
@@ -183,30 +185,11 @@ class IrqInfo:
     private: Any = None
 
 
-#: Subscribers of a doorbell that waits outside of the interpreter can tell.
-_CHAIN: Final = 4
-
-
 class DoorbellFlag(enum.IntFlag):
     """How a doorbell tells (RFC v1, doorbell flags)."""
 
     FD = 1  #: by a descriptor that becomes readable
     MEMORY = 2  #: by the word in memory
-
-
-@attrs.frozen
-class Shortcut:
-    """Native code that does what a callback does, for waits that stay outside of the interpreter.
-
-    Attributes:
-        address: Of an ``int64(int64 state, int64, int64)`` function, 0 for none. It runs on the
-            loop's thread without the interpreter's lock, and answers 0 if all is done; anything
-            else has the callback called as well.
-        state: Its first argument; whoever gives it keeps what lies there.
-    """
-
-    address: int
-    state: int
 
 
 class Doorbell:
@@ -225,28 +208,23 @@ class Doorbell:
     Attributes:
         flags: `DoorbellFlag.MEMORY`, and `FD` once `fileno` was asked for.
         size: Bytes of the word: 4.
-        chain: Address of int64 words, for waits that ring without the interpreter: the number of
-            subscribers, -1 if one of them can only be called; then the function and the state of
-            each `Shortcut`, in their order. Good for the life of the doorbell.
+        subscribers: Who is told of rings.
         signal_fd: A descriptor of the provider that is readable from when the peer has rung until
             the loop has taken notice, for threads that sleep beside the loop; the same for the
             life of the device. -1: there is none.
     """
 
     __slots__ = (
-        "_chain",
         "_fd",
         "_on_polled",
         "_polled",
-        "_shortcuts",
-        "_subscribers",
         "_word",
         "address",
-        "chain",
         "id",
         "private",
         "signal_fd",
         "size",
+        "subscribers",
     )
 
     def __init__(
@@ -264,10 +242,7 @@ class Doorbell:
         self.signal_fd = -1
         self.private = private
         self._word = ctypes.c_uint32.from_address(address)
-        self._subscribers: tuple[Callable[[], None], ...] = ()
-        self._shortcuts: tuple[Shortcut | None, ...] = ()
-        self._chain = (ctypes.c_int64 * (1 + 2 * _CHAIN))()
-        self.chain = ctypes.addressof(self._chain)
+        self.subscribers = Subscribers()
         self._fd: int | None = None
 
     @property
@@ -283,43 +258,31 @@ class Doorbell:
     def write(self, value: int) -> None:
         """Store a value and ring."""
         self._word.value = value
-        for callback in self._subscribers:
-            callback()
+        self.subscribers.call()
+
+    @property
+    def chain(self) -> int:
+        """For waits that ring without the interpreter; see `Subscribers`."""
+        return self.subscribers.chain
 
     def ring(self) -> None:
         """Tell the subscribers; the word is already stored."""
-        for callback in self._subscribers:
-            callback()
+        self.subscribers.call()
 
-    def subscribe(self, callback: Callable[[], None], shortcut: Shortcut | None = None) -> None:
+    def subscribe(
+        self, callback: Callable[[], None], shortcut: Shortcut | Subscribers | None = None
+    ) -> None:
         """Call `callback` at each ring, on the loop's thread; it must be short (mark a task).
 
         Args:
             callback: What to call.
-            shortcut: What may be run in its place.
+            shortcut: What may be run in its place, see `Subscribers.add`.
         """
-        self._set((*self._subscribers, callback), (*self._shortcuts, shortcut))
+        self.subscribers.add(callback, shortcut)
 
     def unsubscribe(self, callback: Callable[[], None]) -> None:
         """Undo `subscribe`; unknown callbacks are ignored."""
-        kept = [i for i, known in enumerate(self._subscribers) if known != callback]
-        self._set(
-            tuple(self._subscribers[i] for i in kept), tuple(self._shortcuts[i] for i in kept)
-        )
-
-    def _set(
-        self,
-        subscribers: tuple[Callable[[], None], ...],
-        shortcuts: tuple[Shortcut | None, ...],
-    ) -> None:
-        self._subscribers, self._shortcuts = subscribers, shortcuts
-        direct = [cut for cut in shortcuts if cut is not None and cut.address]
-        self._chain[0] = -1
-        if len(direct) == len(shortcuts) <= _CHAIN:
-            for i, cut in enumerate(direct):
-                self._chain[1 + 2 * i] = cut.address
-                self._chain[2 + 2 * i] = cut.state
-            self._chain[0] = len(direct)
+        self.subscribers.remove(callback)
 
     @property
     def polled(self) -> bool:
@@ -346,7 +309,7 @@ class Doorbell:
 
     def close(self) -> None:
         """Forget the subscribers and close the eventfd."""
-        self._set((), ())
+        self.subscribers.clear()
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

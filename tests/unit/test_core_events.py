@@ -10,6 +10,7 @@ from emudev_core.queues import (
     Doorbell,
     DoorbellFlag,
     QueueKernels,
+    Shortcut,
     rx_queue,
     tx_queue,
 )
@@ -110,6 +111,30 @@ def test_who_unsubscribed_is_not_called(word):
     bell.unsubscribe(print)
     bell.ring()
     assert calls == [2]
+
+
+def chain(bell):
+    """The words that waits outside of the interpreter read."""
+    words = (ctypes.c_int64 * 17).from_address(bell.chain)
+    return [words[0], *words[1 : 1 + 2 * max(0, words[0])]]
+
+
+def test_a_doorbell_shows_native_code_its_subscribers_as_long_as_all_have_a_shortcut(word):
+    bell = Doorbell(0, ctypes.addressof(word))
+    first, second = (lambda: None), (lambda: None)
+    assert chain(bell) == [0]
+    bell.subscribe(first, Shortcut(0x1000, 0x10))
+    bell.subscribe(second, Shortcut(0x2000, 0x20))
+    assert chain(bell) == [2, 0x1000, 0x10, 0x2000, 0x20]
+    bell.subscribe(print)
+    assert chain(bell) == [-1]
+    bell.unsubscribe(print)
+    bell.unsubscribe(first)
+    assert chain(bell) == [1, 0x2000, 0x20]
+    bell.subscribe(first, Shortcut(0, 0x10))  # not compiled
+    assert chain(bell) == [-1]
+    bell.close()
+    assert chain(bell) == [0]
 
 
 def test_a_doorbell_tells_by_descriptor_once_it_was_asked_for_one(word):

@@ -12,6 +12,7 @@ import pytest
 
 from emudev_core.loop import READ, Loop
 from emudev_core.queues import Doorbell, Shortcut
+from emudev_core.subscribers import Subscribers
 from emudev_net import fast_wait, flow, flow_kernels, memory_queues
 from emudev_net.burst import Burst
 from emudev_net.fast_wait import FastWait
@@ -233,6 +234,22 @@ def test_a_shortcut_that_can_not_do_it_all_has_the_subscribers_called(setup):
     assert words[0] == 1
     assert called == [0]
     assert setup.left() == b""
+
+
+def test_subscribers_behind_a_subscriber_are_told_without_the_interpreter(setup):
+    behind = Subscribers()
+    setup.bells[0].subscribe(behind.call, behind)
+    words, shortcut = setup.shortcut()
+    called = []
+    behind.add(lambda: called.append(1), shortcut)
+    setup.serve(posted(TAIL, 1))
+    assert (words[0], called) == (1, [])
+    undo = behind.add(setup.loop.stop)
+    assert setup.run(posted(TAIL, 2))
+    assert (words[0], called) == (1, [1])
+    undo()
+    setup.serve(posted(TAIL, 3))
+    assert (words[0], called) == (2, [1])
 
 
 def test_a_subscriber_without_shortcut_is_called_for_all_that_ring(setup):

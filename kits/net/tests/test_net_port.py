@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from emudev_core.errors import ConfigError, LifecycleError
 from emudev_core.host import Host
 from emudev_core.loop import Loop
-from emudev_core.queues import Offload, QueueStats
+from emudev_core.queues import Offload, QueueStats, Shortcut
+from emudev_core.subscribers import Subscribers
 from emudev_net.addresses import (
     default_mac,
     is_assignable,
@@ -184,6 +186,22 @@ def test_a_full_queue_takes_less_and_tells_when_it_has_room(port):
     assert len(port.sent()) == 2
     assert woken == [1]
     assert port.tx_burst(0, burst, 1) == 1
+
+
+def test_wakes_are_told_by_shortcuts_until_the_port_is_closed(port):
+    port.configure(1, 1)
+    bell = Subscribers()
+    bell.add(lambda: port.wake_rx(0), port.rx_subscribers(0))
+    bell.add(lambda: port.wake_tx(0), port.tx_subscribers(0))
+    undo = port.subscribe_rx(0, print, Shortcut(0x1000, 0x10))
+    port.subscribe_tx(0, print, Shortcut(0x2000, 0x20))
+    port.subscribe_rx(1, print)  # of another queue
+    words = (ctypes.c_int64 * 5).from_address(bell.chain)
+    assert list(words) == [2, 0x1000, 0x10, 0x2000, 0x20]
+    undo()
+    assert words[:3] == [1, 0x2000, 0x20]
+    port.close()
+    assert words[0] == 0
 
 
 def test_a_receive_queue_can_be_fed_for_ever(port):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 
 import pytest
@@ -14,7 +15,7 @@ from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
 from emudev_core.host import Host
 from emudev_core.plugins import Plugins, find_sources
-from emudev_core.queues import DeviceInfo
+from emudev_core.queues import DeviceInfo, Shortcut
 from emudev_core.specs import ProviderSpec
 from emudev_core.testing import exerciser, loopback
 from emudev_core.testing import port as core_port
@@ -307,6 +308,30 @@ def test_doorbells_wake_those_who_sleep(setup):
     setup.port.close()
     setup.guest.transmit(bytes(60), pair=1)
     assert woken == [1, "room"]
+
+
+def test_doorbells_show_native_code_the_shortcuts_of_those_who_sleep(setup):
+    setup.start(rx=2, tx=2)
+
+    def chain(pair, sends):
+        info = setup.device.get_queue_info(2 * pair + sends)
+        words = (ctypes.c_int64 * 17).from_address(setup.device.get_db_info(info.doorbell).chain)
+        return words[: 1 + 2 * max(0, words[0])]
+
+    assert [chain(pair, sends) for pair in range(4) for sends in (0, 1)] == [[0]] * 8
+    setup.port.subscribe_rx(1, print, Shortcut(0x1000, 0x10))
+    undo = setup.port.subscribe_tx(0, print, Shortcut(0x2000, 0x20))
+    setup.port.subscribe_tx(1, print, Shortcut(0x3000, 0x30))
+    assert [chain(pair, 1) for pair in range(4)] == [[0], [1, 0x1000, 0x10], [0], [0]]
+    # Any queue of the peer may be the one that has room again.
+    assert [chain(pair, 0) for pair in range(4)] == [[2, 0x2000, 0x20, 0x3000, 0x30]] * 4
+    undo()
+    assert [chain(pair, 0) for pair in range(4)] == [[1, 0x3000, 0x30]] * 4
+    setup.port.stop()
+    setup.port.configure(2, 2)
+    assert [chain(pair, 0) for pair in range(4)] == [[1, 0x3000, 0x30]] * 4
+    setup.port.close()
+    assert [chain(pair, sends) for pair in range(4) for sends in (0, 1)] == [[0]] * 8
 
 
 def test_configuring_anew_rings_once_for_each_ring(setup):

@@ -213,4 +213,4 @@ def test_closing_leaves_the_doorbells_alone(setup):
     s.tap.hosts[0].send(PLAIN + bytes(60))
     assert not s.turn()
     assert s.arrived() == []
-    assert s.nic.queues[1].doorbell._subscribers == ()
+    assert len(s.nic.queues[1].doorbell.subscribers) == 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from emudev_core.queues import Shortcut
 from emudev_core.runners import Runner, Runners
+from emudev_core.subscribers import Subscribers
 
 from .port_driver import PortDriver
 from .port_records import PortEvent, PortState
@@ -26,7 +29,7 @@ class PortListeners(PortDriver):
         self.state = PortState.NEW
         self._polled = False
         self._subscribers: tuple[Callable[[PortEvent], None], ...] = ()
-        self._wakes: dict[tuple[bool, int], tuple[Callable[[], None], ...]] = {}
+        self._wakes: defaultdict[tuple[bool, int], Subscribers] = defaultdict(Subscribers)
         self._runners = Runners()
         self.paused: Callable[[], AbstractContextManager[None]] = self._runners.paused
 
@@ -52,41 +55,53 @@ class PortListeners(PortDriver):
 
     def wake_rx(self, queue: int) -> None:
         """Packets may be there, for those who sleep."""
-        for callback in self._wakes.get((True, queue), ()):
-            callback()
+        self._wakes[True, queue].call()
 
     def wake_tx(self, queue: int) -> None:
         """A transmit queue may have room again, for those who wait."""
-        for callback in self._wakes.get((False, queue), ()):
-            callback()
+        self._wakes[False, queue].call()
 
     # -- sleeping and polling
 
-    def subscribe_rx(self, queue: int, callback: Callable[[], None]) -> Callable[[], None]:
+    def subscribe_rx(
+        self, queue: int, callback: Callable[[], None], shortcut: Shortcut | None = None
+    ) -> Callable[[], None]:
         """Be called on the loop's thread when packets may be there; short (mark a task).
 
         Also when the port is started and ready. While `polled` is set, calls may be left out.
 
+        Args:
+            queue: Receive queue.
+            callback: What to call.
+            shortcut: What may be run in its place while the loop sleeps (`Flow.shortcut`).
+
         Returns:
             What undoes it.
         """
-        return self._add_wake((True, queue), callback)
+        return self._wakes[True, queue].add(callback, shortcut)
 
-    def subscribe_tx(self, queue: int, callback: Callable[[], None]) -> Callable[[], None]:
+    def subscribe_tx(
+        self, queue: int, callback: Callable[[], None], shortcut: Shortcut | None = None
+    ) -> Callable[[], None]:
         """Be called on the loop's thread when a full transmit queue may have room again.
 
+        Args:
+            queue: Transmit queue.
+            callback: What to call.
+            shortcut: What may be run in its place while the loop sleeps (`Flow.shortcut`).
+
         Returns:
             What undoes it.
         """
-        return self._add_wake((False, queue), callback)
+        return self._wakes[False, queue].add(callback, shortcut)
 
-    def _add_wake(self, key: tuple[bool, int], callback: Callable[[], None]) -> Callable[[], None]:
-        self._wakes[key] = (*self._wakes.get(key, ()), callback)
+    def rx_subscribers(self, queue: int) -> Subscribers:
+        """Whom `wake_rx` calls; for a port, as the shortcut of such a call (`Subscribers.add`)."""
+        return self._wakes[True, queue]
 
-        def undo() -> None:
-            self._wakes[key] = tuple(c for c in self._wakes.get(key, ()) if c is not callback)
-
-        return undo
+    def tx_subscribers(self, queue: int) -> Subscribers:
+        """Whom `wake_tx` calls; see `rx_subscribers`."""
+        return self._wakes[False, queue]
 
     def rx_fd(self, queue: int) -> int:
         """A descriptor that is readable while packets wait, for workers; -1: there is none."""
@@ -117,5 +132,6 @@ class PortListeners(PortDriver):
         self._runners.remove(runner)
 
     def _forget_listeners(self) -> None:
-        self._wakes.clear()
+        for subscribers in self._wakes.values():
+            subscribers.clear()
         self._subscribers = ()

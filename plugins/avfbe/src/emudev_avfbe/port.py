@@ -32,6 +32,7 @@ from emudev_core.hooks import hookimpl
 from emudev_core.lifecycle import State
 from emudev_core.queues import Doorbell, Offload, QueueKernels, rx_queue, tx_queue
 from emudev_core.runners import Runner
+from emudev_core.subscribers import Subscribers
 from emudev_net.addresses import mac_text, parse_mac
 from emudev_net.port import Port, PortEvent, PortEventKind, PortInfo, PortState
 from emudev_net.port_records import ETHERNET_OVERHEAD, MIN_MTU
@@ -89,6 +90,7 @@ class AvfbePort(Port):
         self._warned = False
         self._sending: tuple[QueueKernels | None, ...] = ()
         self._undo: list[Callable[[], None]] = []
+        self._rooms = Subscribers()
 
     # -- hooks: the device's life
 
@@ -151,7 +153,7 @@ class AvfbePort(Port):
     def _wake_all(self) -> None:
         for queue in range(self.rx_queues):
             self.wake_rx(queue)
-        self._room()
+        self._rooms.call()
 
     # -- what it is
 
@@ -202,26 +204,27 @@ class AvfbePort(Port):
         self._sending = tuple(info.kernels for info in infos)
         self._let_go()
         for queue in range(self.rx_queues):
-            self._listen(self._bell(tx_queue(queue)), partial(self.wake_rx, queue))
+            woken = self.rx_subscribers(queue)
+            self._listen(self._bell(tx_queue(queue)), partial(self.wake_rx, queue), woken)
+        for queue in range(self.tx_queues):
+            self._rooms.add(partial(self.wake_tx, queue), self.tx_subscribers(queue))
         # Whatever queue of the peer a frame goes to: that one may have had no room.
         for info in infos:
-            self._listen(self.device.get_db_info(info.doorbell), self._room)
+            self._listen(self.device.get_db_info(info.doorbell), self._rooms.call, self._rooms)
 
     def _bell(self, queue: int) -> Doorbell:
         return self.device.get_db_info(self.device.get_queue_info(queue).doorbell)
 
-    def _listen(self, bell: Doorbell, callback: Callable[[], None]) -> None:
-        bell.subscribe(callback)
+    def _listen(self, bell: Doorbell, callback: Callable[[], None], told: Subscribers) -> None:
+        """Have `callback`, which calls those who are `told`, called at rings."""
+        bell.subscribe(callback, told)
         self._undo.append(partial(bell.unsubscribe, callback))
 
     def _let_go(self) -> None:
         for undo in self._undo:
             undo()
         self._undo.clear()
-
-    def _room(self) -> None:
-        for queue in range(self.tx_queues):
-            self.wake_tx(queue)
+        self._rooms.clear()
 
     def on_ready(self) -> None:
         """Say which queue pairs nobody polls."""
