@@ -1,20 +1,22 @@
 """Workers: frames arrive whole, pauses hold, sleepers are woken, threads end."""
 
 import contextlib
+import gc
 import os
 import random
 import socket
 import threading
 import time
+import weakref
 
 import pytest
 
 from emudev_core.device import Device
 from emudev_core.errors import BackendError, ConfigError
 from emudev_core.loop import Loop
-from emudev_core.queues import Offload, QueueKernels
+from emudev_core.queues import Doorbell, Offload, QueueKernels, Shortcut
 from emudev_net import flow as flows
-from emudev_net import memory_queues, worker_kernels, workers
+from emudev_net import flow_kernels, memory_queues, worker_kernels, workers
 from emudev_net.burst import ADDRESS, CSUM_WANTED, FIRST, FLAGS, LAST, LENGTH, Burst, Packet
 from emudev_net.flow import Flow
 from emudev_net.jit import compile_now, jit_wanted, queue_kernel
@@ -336,6 +338,80 @@ def test_a_kick_wakes_a_sleeper(make_pool):
 
 
 @needs_compiler
+def test_the_shortcut_of_a_flow_wakes_the_worker_that_runs_it(make_pool):
+    pool = make_pool()
+    source, sink = MemorySource(Burst.of(frames(20))), MemorySink()
+    source.shown = 0
+    flow = Joined(source, sink)
+    alone = flow.shortcut
+    assert alone == Shortcut(flow_kernels.look.address, flow.words.address)
+    pool.workers[0].add(flow)
+    pool.start()
+    assert flow.shortcut == pool.workers[0].shortcut != alone
+    assert flow.shortcut.address == worker_kernels.rouse.address != 0
+    for n in range(1, 21):
+        until(lambda: sleeping(pool.workers[0]))
+        source.shown = n
+        assert worker_kernels.rouse(flow.shortcut.state, 0, 0) == 0
+        until(lambda: sink.frames == n)  # noqa: B023 - called at once
+    assert worker_kernels.rouse(flow.shortcut.state, 0, 0) == 0  # asleep, or not
+
+
+@needs_compiler
+def test_a_doorbell_keeps_the_worker_whose_words_its_chain_names(make_pool):
+    source, sink = MemorySource(Burst.of(frames(1))), MemorySink()
+    word = Words(1)
+    bell = Doorbell(0, word.address)
+    pool = WorkerPool(1, "kept")
+    worker = weakref.ref(pool.workers[0])
+    flow = Joined(source, sink)
+    pool.workers[0].add(flow)
+    pool.start()
+    bell.subscribe(flow.kick, flow.shortcut)
+    pool.close()
+    flow.close()
+    del pool, flow
+    gc.collect()
+    assert worker() is not None
+    bell.close()
+    gc.collect()
+    assert worker() is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("started", [True, False])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_closed_worker_writes_to_no_descriptor_that_bears_its_number_now(started, announced):
+    worker = Worker("gone")
+    flow = Joined(MemorySource(Burst.of(frames(1))), MemorySink())
+    worker.add(flow)
+    if started:
+        worker.start()
+        until(lambda: sleeping(worker))
+    number = worker._eventfd
+    worker.close()
+    assert sleeping(worker) == 0
+    other = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        if other != number:
+            os.dup2(other, number)
+        if announced:  # as no thread leaves it behind
+            worker._words[worker_kernels.SLEEPING // 8] = worker_kernels.ANYTHING
+        worker_kernels.rouse(flow.shortcut.state, 0, 0)
+        if announced:
+            worker._words[worker_kernels.SLEEPING // 8] = worker_kernels.ANYTHING
+        worker_kernels.make_room(worker.room_shortcut.state, 0, 0)
+        flow.kick()
+        worker.wake()
+        worker.room()
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(other)
+    finally:
+        for fd in {other, number}:
+            os.close(fd)
+
+
+@needs_compiler
 def test_an_idle_worker_sleeps_and_one_that_polls_does_not(make_pool):
     pools = [make_pool(), make_pool(polling=True)]
     for pool in pools:
@@ -405,6 +481,25 @@ def test_a_full_sink_without_descriptor_is_waited_for_by_word(make_pool):
     sleeps = pool.stats()["sleeps"]
     pool.room()  # nobody waits for that any more
     time.sleep(0.002)
+    assert pool.stats()["sleeps"] == sleeps
+
+
+@needs_compiler
+def test_the_shortcut_for_room_wakes_those_who_wait_for_it_alone(make_pool):
+    pool = make_pool()
+    source, sink = MemorySource(Burst.of(frames(3))), MemorySink(room=100)
+    sink.room = 2
+    worker = pool.workers[0]
+    worker.add(Joined(source, sink))
+    pool.start()
+    until(lambda: sleeping(worker) == worker_kernels.ANYTHING)
+    sink.room = 100
+    assert worker_kernels.make_room(worker.room_shortcut.state, 0, 0) == 0
+    until(lambda: sink.frames == 3)
+    until(lambda: sleeping(worker) == worker_kernels.ASLEEP)
+    sleeps = pool.stats()["sleeps"]
+    assert worker_kernels.make_room(worker.room_shortcut.state, 0, 0) == 0
+    assert sleeping(worker) == worker_kernels.ASLEEP
     assert pool.stats()["sleeps"] == sleeps
 
 

@@ -1,5 +1,6 @@
 """Frames moved by workers: both ways, without room, over disabled queues, to the end of threads."""
 
+import ctypes
 import os
 import socket
 import struct
@@ -12,6 +13,7 @@ from emudev_core.device import Device
 from emudev_core.errors import BackendError, ConfigError
 from emudev_core.loop import Loop
 from emudev_net.jit import compile_now, jit_wanted
+from emudev_net.worker_kernels import rouse
 from emudev_tap_backend.backend import WORKER_KERNELS
 from emudev_tap_backend.wiring import Wiring
 
@@ -177,6 +179,25 @@ def test_pairs_that_share_an_interface_share_a_worker(setup):
         s.nic.queues[2 * pair + 1].send(bytes([pair]) * 60)
         s.nic.queues[2 * pair + 1].doorbell.ring()
     assert sorted(s.arrived(2)) == [bytes(60), bytes([1]) * 60]
+
+
+@needs_compiler
+def test_doorbells_wake_workers_by_compiled_code(setup):
+    s = setup(pairs=2, queues=2, workers=2)
+    workers = s.wiring._pool.workers
+
+    def chain(queue):
+        words = (ctypes.c_int64 * 17).from_address(s.nic.queues[queue].doorbell.chain)
+        return words[: 1 + 2 * max(0, words[0])]
+
+    for pair, worker in enumerate(workers):
+        cut = worker.shortcut
+        assert cut.address == rouse.address != 0
+        assert chain(2 * pair + 1) == [1, cut.address, cut.state]
+        rooms = [one.room_shortcut for one in workers]  # any receive queue may have had no room
+        assert chain(2 * pair) == [2, *(word for c in rooms for word in (c.address, c.state))]
+    s.wiring.close()
+    assert [chain(queue) for queue in range(4)] == [[0]] * 4
 
 
 @needs_compiler

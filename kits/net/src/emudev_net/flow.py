@@ -142,9 +142,9 @@ class Flow:
         self._on_blocked = on_blocked
         self._on_failed = on_failed
         self._told = False
-        self._budget = budget
         self._task = loop.task(self._turn)
         self._mark: Callable[[], None] = self._task.mark
+        self._shortcut: Callable[[], Shortcut] = self._look
         self._closed = False
         self._handles: list[int] = []
         words = self.words = Words(k.FLOW_WORDS)
@@ -205,8 +205,23 @@ class Flow:
 
     @property
     def shortcut(self) -> Shortcut:
-        """What a wait outside of the interpreter may do in the place of `kick`."""
+        """What a wait outside of the interpreter may do in the place of `kick`.
+
+        Good from when `KERNELS` (and those of workers, for a flow that a worker runs) are compiled.
+        """
+        return self._shortcut()
+
+    def _look(self) -> Shortcut:
         return Shortcut(k.look.address, self.words.address)
+
+    @property
+    def budget(self) -> int:
+        """Rows moved before other work of the loop gets its turn; may be set."""
+        return self.words[k.BUDGET]
+
+    @budget.setter
+    def budget(self, budget: int) -> None:
+        self.words[k.BUDGET] = budget
 
     @property
     def resting(self) -> bool:
@@ -272,7 +287,7 @@ class Flow:
         if self._closed:
             return Outcome.EMPTY
         run = self._pump or self._bind()
-        answer = run(self.words.address, 0, self._budget)
+        answer = run(self.words.address, 0, self.words[k.BUDGET])
         if answer < 0:
             self.tell_failure()
             return Outcome.FAILED
@@ -296,12 +311,15 @@ class Flow:
         else:
             log.warning("a flow has ended: one of its kernels failed and answered %d", self.failed)
 
-    def hand_over(self, wake: Callable[[], None], rows: int) -> None:
+    def hand_over(
+        self, wake: Callable[[], None], rows: int, shortcut: Callable[[], Shortcut]
+    ) -> None:
         """Let a worker run it from now on; nobody calls `run` any more, and `on_blocked` rests.
 
         Args:
             wake: What `kick` does now.
             rows: Rows that are peeked at one time at most.
+            shortcut: Tells what does as `wake` in compiled code, on memory that `wake` keeps.
 
         Raises:
             ConfigError: A kernel is not compiled: nobody but the loop's thread can run it.
@@ -313,6 +331,7 @@ class Flow:
         self.words[k.CAPACITY] = min(rows, self._rows)
         self.words[k.MOST] = max(self.words[k.CAPACITY], PACKET_ROWS)
         self._mark = wake
+        self._shortcut = shortcut
         self.words[k.PUMP] = 0
 
     def restart(self) -> None:

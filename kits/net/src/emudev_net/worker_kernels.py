@@ -40,7 +40,7 @@ from .primitives import (
     store64_release,
 )
 
-__all__ = ["KERNELS", "answered", "tell", "wake", "work"]
+__all__ = ["KERNELS", "answered", "make_room", "rouse", "tell", "wake", "work"]
 
 # Words of a worker. A cache line for each side.
 CONTROL: Final = 8 * 0  #: what it is to do; written by the loop's thread
@@ -49,7 +49,7 @@ SLEEPING: Final = 8 * 9  #: 0, or `ASLEEP` and perhaps `BLOCKED`
 TABLE: Final = 8 * 16  #: address of its lanes; not changed from here on once it runs
 COUNT: Final = 8 * 17  #: lanes
 POLLS: Final = 8 * 18  #: address of ``struct pollfd``s: one of its own, two a lane
-EVENTFD: Final = 8 * 19
+EVENTFD: Final = 8 * 19  #: -1 once it is closed
 PUMP: Final = 8 * 20  #: address of the compiled `pump`
 SPIN: Final = 8 * 21  #: ns
 POLLING: Final = 8 * 22  #: 1 = never sleep
@@ -291,5 +291,23 @@ def wake(worker: int, reasons: int, _rows: int) -> int:
     return _wake(worker, reasons)
 
 
+@queue_kernel
+def rouse(worker: int, _burst: int, _rows: int) -> int:
+    """The shortcut of a flow that a worker runs: wake the worker if it sleeps, whatever for.
+
+    Returns:
+        0: there is nothing else to do.
+    """
+    _wake(worker, ANYTHING)
+    return 0
+
+
+@queue_kernel
+def make_room(worker: int, _burst: int, _rows: int) -> int:
+    """The shortcut of `Worker.room`: wake it if it sleeps and a sink had no room; 0."""
+    _wake(worker, BLOCKED)
+    return 0
+
+
 #: The kernels of this module, for `compile_all`; those of `flow` are needed, too.
-KERNELS: Final = (work, tell, answered, wake)
+KERNELS: Final = (work, tell, answered, wake, rouse, make_room)

@@ -30,6 +30,7 @@ import attrs
 
 from emudev_core.errors import BackendError, ConfigError
 from emudev_core.later import LIMIT
+from emudev_core.queues import Shortcut
 
 from . import worker_kernels as k
 from .flow import Flow, pump
@@ -130,7 +131,8 @@ class Worker:
         """Give it a flow to run, before `start`.
 
         Args:
-            flow: The caller keeps it, and closes it after this worker; its `kick` wakes this one.
+            flow: The caller keeps it, and closes it after this worker; its `kick` (and its
+                `shortcut`, in compiled code) wakes this one, and does nothing once this is closed.
             source_fd: Readable when the source has more; -1: `flow.kick` says so.
             sink_fd: Writable when a sink that was full has room; -1: `room` says so.
             active: Whether frames move from the start.
@@ -144,7 +146,7 @@ class Worker:
         """
         if self._table is not None:
             raise RuntimeError(f"{self.name} runs already: flows come before")
-        flow.hand_over(self.wake, ROWS)
+        flow.hand_over(self.wake, ROWS, lambda: self.shortcut)
         self._lanes.append(_Lane(flow, source_fd, sink_fd, active))
         return len(self._lanes) - 1
 
@@ -201,6 +203,20 @@ class Worker:
     def room(self) -> None:
         """A sink without descriptor may have room again. Any thread; short."""
         k.wake(self._words.address, k.BLOCKED, 0)
+
+    @property
+    def shortcut(self) -> Shortcut:
+        """What a wait outside of the interpreter may do in the place of `wake`.
+
+        This worker has to be kept as long as it may be run, as the callback beside it does that is
+        a method of this worker or of one of its flows.
+        """
+        return Shortcut(k.rouse.address, self._words.address)
+
+    @property
+    def room_shortcut(self) -> Shortcut:
+        """What such a wait may do in the place of `room`; see `shortcut`."""
+        return Shortcut(k.make_room.address, self._words.address)
 
     def set_active(self, lane: int, active: bool) -> None:
         """Let the frames of a lane move, or rest; those of one that has failed rest for good."""
@@ -265,6 +281,8 @@ class Worker:
             self._thread = None
             atexit.unregister(self.close)
         if self._eventfd >= 0:
+            # The number may soon be that of another file: nobody is to write to it any more.
+            self._words[k.EVENTFD // 8] = -1
             os.close(self._eventfd)
             self._eventfd = -1
 

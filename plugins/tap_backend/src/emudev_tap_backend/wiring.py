@@ -231,16 +231,19 @@ class Wiring:
         self._flows.append(flow)
         queue.add_sender(flow)
         self._subscribe(info, flow.kick, flow.shortcut)
+        receive = self._device.get_queue_info(rx_queue(pair))
+        if self._pool is not None:
+            for worker in self._pool.workers:
+                self._subscribe(receive, worker.room, worker.room_shortcut)
+            return
         # Behind it: the order of the doorbell's subscribers.
         self._subscribe(info, queue.look, queue.flow.shortcut)
         room = Shortcut(flow_kernels.tell.address, self._full.address)
-        self._subscribe(self._device.get_queue_info(rx_queue(pair)), self._room, room)
+        self._subscribe(receive, self._room, room)
 
-    def _subscribe(
-        self, info: QueueInfo, callback: Callable[[], None], shortcut: Shortcut | None
-    ) -> None:
+    def _subscribe(self, info: QueueInfo, callback: Callable[[], None], shortcut: Shortcut) -> None:
         doorbell = self._device.get_db_info(info.doorbell)
-        doorbell.subscribe(callback, shortcut if self._pool is None else None)
+        doorbell.subscribe(callback, shortcut)
         self._unsubscribe.append(partial(doorbell.unsubscribe, callback))
 
     def _room(self) -> None:
