@@ -5,7 +5,8 @@ import pytest
 from emudev_core.errors import BackendError, ConfigError
 from emudev_core.loop import Loop
 from emudev_core.queues import QueueKernels
-from emudev_net.jit import queue_kernel
+from emudev_net import flow, memory_queues
+from emudev_net.jit import compile_now, jit_wanted, queue_kernel
 from emudev_net.memory_port import MemoryPort
 from emudev_net.port import PortState, PortStats
 from emudev_net.primitives import Words, load64
@@ -51,7 +52,7 @@ class Ports:
         self.ports = made or [
             MemoryPort(f"net_memory_{n}", self.loop, queues=queues) for n in range(count)
         ]
-        self.engine = Engine(self.loop, self.ports, Options(**options))
+        self.engine = Engine(self.loop, self.ports, Options(**{"interrupt": True, **options}))
         self.notices = []
         self.engine.subscribe(self.notices.append)
 
@@ -63,10 +64,22 @@ class Ports:
             self.loop.turn(0)
 
 
-@pytest.fixture
-def make(monkeypatch):
-    """Makes `Ports` whose packets move in plain Python, on the loop's thread."""
+@pytest.fixture(params=["compiled", "plain"])
+def compiled(request, monkeypatch):
+    """Whether kernels are compiled; both ways."""
+    if request.param == "compiled":
+        if not jit_wanted():
+            pytest.skip("kernels are not compiled here")
+        compile_now([*flow.KERNELS, *memory_queues.KERNELS, broken])
+        return True
     monkeypatch.setenv("EMUDEV_JIT", "0")
+    monkeypatch.setattr(flow.pump, "address", 0)
+    return False
+
+
+@pytest.fixture
+def make(compiled):
+    """Makes `Ports` whose packets move on the loop's thread."""
     made = []
 
     def build(*args, **keys):
@@ -239,10 +252,12 @@ def test_clearing_a_ports_statistics_keeps_the_totals_sane(running):
     assert running.engine.totals().ports[0].stats.ipackets == 2
 
 
-def test_plain_python_is_told(running):
+def test_plain_python_is_told(running, compiled):
     assert not running.engine.layout().threads
-    (text,) = running.told(NoticeKind.FORWARD)
-    assert "plain Python" in text
+    running.turn()
+    assert all(f.compiled == compiled for s in running.engine._streams for f in s.flows)
+    told = running.told(NoticeKind.FORWARD)
+    assert ["plain Python" in text for text in told] == ([] if compiled else [True])
 
 
 # -- what may be done when

@@ -1,5 +1,6 @@
 """The engine on worker threads: compiled kernels, several threads, polling and sleeping."""
 
+import ctypes
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 from emudev_core.errors import ConfigError
 from emudev_core.loop import Loop
 from emudev_core.queues import QueueKernels
+from emudev_net import flow_kernels, worker_kernels
 from emudev_net.jit import compile_now, jit_wanted, queue_kernel
 from emudev_net.memory_port import MemoryPort
 from emudev_net.port import PortInfo, PortState
@@ -106,7 +108,8 @@ def run():
 
 @pytest.mark.parametrize("interrupt", [False, True], ids=["polling", "sleeping"])
 def test_a_thread_forwards_both_ways(run, interrupt):
-    one = run(interrupt=interrupt)
+    cpus = (min(os.sched_getaffinity(0)),)  # a CPU of its own: the loop's does not take its place
+    one = run(interrupt=interrupt, cpus=cpus if interrupt else ())
     assert one.engine.layout().threads
     assert one.names() == ["emudev-testpmd-0"]
     for _ in range(3):
@@ -132,6 +135,56 @@ def test_a_polling_ports_are_told_and_told_again_at_the_end(run):
     one.engine.set(interrupt=True)
     one.engine.start()
     assert not any(port.polled for port in one.ports)
+
+
+def test_one_core_that_sleeps_is_a_thread_only_if_it_has_a_cpu_or_its_peers_wake_it(run):
+    one = run(interrupt=True)
+    assert one.names() == []
+    one.engine.stop()
+    for options, count in (
+        ({"cpus": (min(os.sched_getaffinity(0)),)}, 1),
+        ({"cpus": (), "interrupt": False}, 1),
+        ({"interrupt": True, "nb_cores": 2}, 2),
+        ({"nb_cores": 1}, 0),
+    ):
+        one.engine.set(**options)
+        assert one.engine.layout().threads == bool(count)  # as it would be
+        one.engine.start()
+        assert len(one.names()) == count
+        assert one.engine.layout().threads == bool(count)
+        one.engine.stop()
+    signal = os.eventfd(0)
+    try:
+        one.ports[0].rx_fd = lambda queue: signal
+        one.engine.start()
+        assert len(one.names()) == 1
+        one.engine.stop()
+    finally:
+        os.close(signal)
+
+
+@pytest.mark.parametrize("nb_cores", [1, 2])
+def test_ports_have_native_code_that_runs_the_streams_or_wakes_their_threads(run, nb_cores):
+    one = run(interrupt=True, nb_cores=nb_cores)
+
+    def chain(number):
+        subscribers = one.ports[number].rx_subscribers(0)
+        words = (ctypes.c_int64 * 3).from_address(subscribers.chain)
+        return words[: 1 + 2 * max(0, words[0])]
+
+    want = flow_kernels.look if nb_cores == 1 else worker_kernels.rouse
+    assert want.address != 0
+    assert [chain(number)[:2] for number in (0, 1)] == [[1, want.address]] * 2
+    one.loop.turn(0)
+    for number in (0, 1):
+        with one.ports[number].paused():
+            one.ports[number].sources[0].feed([FRAME] * (3 + number))
+        want(chain(number)[2], 0, 0)  # as a doorbell does it while the loop sleeps
+    if nb_cores == 1:
+        assert one.engine.totals().tx_packets == 3 + 4
+    one.until(lambda: one.engine.totals().tx_packets == 3 + 4)
+    one.engine.stop()
+    assert [chain(number) for number in (0, 1)] == [[0]] * 2
 
 
 def test_two_threads_share_the_streams(run):

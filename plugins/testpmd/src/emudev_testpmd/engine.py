@@ -2,7 +2,7 @@
 
     engine = Engine(host.loop, ports, Options(forward_mode="mac"))
     engine.port_start()             # configure and start all ports
-    engine.start()                  # packets move, on other threads
+    engine.start()                  # packets move, on other threads or when the loop turns
     totals = engine.stop()          # packets rest
 
 It knows no command line and prints nothing: it answers with records (`records`), raises
@@ -10,7 +10,9 @@ It knows no command line and prints nothing: it answers with records (`records`)
 subscribed. Its rules (what may be done when) are those of DPDK 22.11's testpmd.
 
 Packets are moved by flows of the net kit: on worker threads, which poll (or sleep when idle, with
-`Options.interrupt`), or on the loop's thread where kernels are not compiled.
+`Options.interrupt`), or on the loop's thread. That runs them where kernels are not compiled, and in
+interrupt mode if one core without a CPU of its own is to forward: a second thread would cost a
+wake-up for each packet, while compiled code moves them as soon as the loop hears of them.
 """
 
 from __future__ import annotations
@@ -218,8 +220,9 @@ class Engine:
             )
             for stream in layout.streams
         )
-        layout = attrs.evolve(layout, threads=self._compile(streams))
-        runner = make_runner(layout, streams, options)
+        compiled = self._compile(streams)
+        layout = attrs.evolve(layout, threads=layout.threads and compiled)
+        runner = make_runner(layout, streams, options, compiled=compiled)
         self._streams, self._layout, self._totals = streams, layout, None
         self._tally = Tally(layout, streams, self._ports)
         for stream in streams:
@@ -440,11 +443,11 @@ class Engine:
             raise ConfigError("expected at least one port, came none", hint="--vdev net_avfbe,...")
         dealt = deal(streams_of(options, ports), options, len(ports))
         serial = [n for n in ports if not self._ports[n].describe().parallel]
-        threads = jit_wanted()
+        compiled = jit_wanted()
         joined = gather(dealt, serial)
-        if not threads:
+        if not compiled:
             joined = [[stream for streams in joined for stream in streams]]
-        cpus = options.cpus if threads else ()
+        cpus = options.cpus if compiled else ()
         if cpus and len(cpus) < len(joined):
             raise ConfigError(
                 f"expected a CPU for each of {len(joined)} threads, came {len(cpus)}", where="cpus"
@@ -452,11 +455,20 @@ class Engine:
         cores = tuple(
             Core(i, cpus[i] if cpus else None, tuple(streams)) for i, streams in enumerate(joined)
         )
+        threads = compiled and (len(cores) > 1 or bool(cpus) or self._wants_thread(ports))
         lonely = is_odd_pairing(options, ports)
         return Layout(options.forward_mode, ports, cores, threads, lonely)
 
+    def _wants_thread(self, ports: Iterable[int]) -> bool:
+        """Whether even one core is better a thread: it polls, or peers wake it without the loop."""
+        options = self._options
+        started = (self._ports[n] for n in ports if self._ports.is_started(n))
+        return not options.interrupt or any(
+            port.rx_fd(queue) >= 0 for port in started for queue in range(port.rx_queues)
+        )
+
     def _compile(self, streams: Iterable[RunningStream]) -> bool:
-        """Compile what the streams run; whether threads can run them."""
+        """Compile what the streams run; whether all of it is."""
         kernels = kernels_of(part for stream in streams for part in stream.parts)
         ports = {p.name: p for s in streams for p in (s.rx, s.tx)}.values()
         try:

@@ -167,7 +167,8 @@ class Options:
         portlist: Ports that forward, in this order; None: all, or those of `portmask`.
         nb_cores: Threads that forward.
         cpus: CPUs of these threads, in order, one for each; empty: they are not pinned.
-        interrupt: Threads sleep when idle; False: they poll, and take a CPU each for themselves.
+        interrupt: Who forwards sleeps when idle: threads, or the loop's if there is one core that
+            needs no CPU of its own; False: threads poll, and take a CPU each for themselves.
         stats_period: Seconds between statistics on the screen; 0: none.
         auto_start: Forward from the start.
         interactive: There is a prompt.

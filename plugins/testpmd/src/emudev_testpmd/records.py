@@ -145,8 +145,8 @@ class Layout:
     Attributes:
         mode: The forwarding mode.
         ports: Numbers of the ports that forward, in order.
-        cores: Threads; one, without a thread of its own, where nothing is compiled.
-        threads: False: the streams run on the loop's thread, in plain Python.
+        cores: Threads; one, without a thread of its own, where the loop's runs the streams.
+        threads: False: the streams run on the loop's thread.
         lonely: A port is paired with itself because their number is odd.
     """
 

@@ -17,7 +17,7 @@ import attrs
 from emudev_core.errors import EmudevError
 from emudev_core.loop import Loop
 from emudev_net.burst import Burst
-from emudev_net.flow import Flow
+from emudev_net.flow import BUDGET, Flow
 from emudev_net.port import Port
 from emudev_net.workers import Worker, WorkerPool
 
@@ -88,7 +88,6 @@ class RunningStream:
             drop=True,
             rows=max(rows, part.packet_rows),
             on_failed=lambda flow, code: self._on_failed(self, code),
-            budget=_PLAIN_BUDGET,
         )
 
     def send_first(self, bursts: int) -> None:
@@ -219,7 +218,7 @@ class ThreadRunner(Runner):
             fd = stream.rx.rx_fd(queue) if part.receives else -1
             lanes.append((worker, worker.add(flow, source_fd=fd)))
             if part.receives:
-                self._undo.append(stream.rx.subscribe_rx(queue, flow.kick))
+                self._undo.append(stream.rx.subscribe_rx(queue, flow.kick, flow.shortcut))
 
     def start(self) -> None:
         """Begin."""
@@ -249,14 +248,18 @@ class ThreadRunner(Runner):
 
 
 class LoopRunner(Runner):
-    """Runs streams on the loop's thread, told by their ports; for where nothing is compiled.
+    """Runs streams on the loop's thread, told by their ports.
+
+    Compiled ones run while the loop sleeps, too, without the interpreter.
 
     Args:
         streams: All of them.
+        compiled: Their kernels are.
     """
 
-    def __init__(self, streams: Sequence[RunningStream]) -> None:
+    def __init__(self, streams: Sequence[RunningStream], *, compiled: bool) -> None:
         self._streams = streams
+        self._budget = BUDGET if compiled else _PLAIN_BUDGET
         self._undo: dict[RunningStream, list[Callable[[], None]]] = {}
 
     def start(self) -> None:
@@ -265,8 +268,10 @@ class LoopRunner(Runner):
             stream.rx.set_polled(False)
             undo = self._undo[stream] = []
             for part, flow in zip(stream.parts, stream.flows, strict=True):
+                flow.budget = self._budget
                 if part.receives:
-                    undo.append(stream.rx.subscribe_rx(stream.stream.rx_queue, flow.kick))
+                    queue = stream.stream.rx_queue
+                    undo.append(stream.rx.subscribe_rx(queue, flow.kick, flow.shortcut))
                 flow.kick()
 
     def pause(self) -> AbstractContextManager[None]:
@@ -285,12 +290,20 @@ class LoopRunner(Runner):
             self.rest(stream)
 
 
-def make_runner(layout: Layout, streams: Sequence[RunningStream], options: Options) -> Runner:
+def make_runner(
+    layout: Layout, streams: Sequence[RunningStream], options: Options, *, compiled: bool
+) -> Runner:
     """A runner for a layout.
+
+    Args:
+        layout: Who runs what.
+        streams: In the layout's order.
+        options: The settings.
+        compiled: Whether all kernels are.
 
     Raises:
         ConfigError: A CPU that there is not.
     """
     if layout.threads:
         return ThreadRunner(layout, streams, options)
-    return LoopRunner(streams)
+    return LoopRunner(streams, compiled=compiled)
