@@ -7,14 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emudev_core.attributes import LINK
+from emudev_core.host import Host
+from emudev_core.plugins import Plugins, find_sources
 from emudev_core.queues import QueueKernels
+from emudev_core.testing import loopback, port
+from emudev_core.testing.builders import make_source
+from emudev_core.testing.contract import turn_until
 from emudev_core.testing.contracts import BackendContract
 from emudev_core.testing.port import PythonKernel
 from emudev_net.burst import CSUM_WANTED, FIRST, LAST, Burst, Packet, offload_word
+from emudev_net.flow_kernels import look
 from emudev_net.jit import compile_now, jit_wanted, queue_kernel
 from emudev_net.primitives import Words, copy, load64, store64
 from emudev_null import echo_kernels
-from emudev_null.echo import EchoSink
+from emudev_null.echo import KERNELS, EchoSink
 
 OURS = bytes.fromhex("02656368 6f00".replace(" ", ""))
 GUEST = bytes.fromhex("525400770002")
@@ -295,6 +302,23 @@ def test_any_bytes_are_answered_or_dropped_and_counted(data, kind, segments):
     if answer is not None:
         assert answer[:6] == GUEST
         assert len(answer) in (len(sent), len(sent) - len(data) + 72, 22 + 72, 18 + 72)
+
+
+@pytest.mark.skipif(not jit_wanted(), reason="native code is compiled")
+def test_doorbells_run_the_flow_by_native_code():
+    compile_now(KERNELS)
+    own = make_source(loopback.SPEC, port.SPEC, distribution="emudev-core-testing")
+    with Host(plugins=Plugins([*find_sources(), own])) as host:
+        device = host.add("emu_port,id=0,queues=1")
+        host.add("echo,port_emu_id=0")
+        host.start()
+        turn_until(host, lambda: device.get_attr(LINK))
+        bells = [device.get_db_info(n) for n in (0, 1)]
+        chains = [list((ctypes.c_int64 * 3).from_address(bell.chain)) for bell in bells]
+        assert chains[0][:2] == [1, look.address]
+        assert chains[0] == chains[1]
+        device.stop()
+        assert [ctypes.c_int64.from_address(bell.chain).value for bell in bells] == [0, 0]
 
 
 class TestEcho(BackendContract):

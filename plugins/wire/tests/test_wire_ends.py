@@ -1,5 +1,6 @@
 """A wire between two devices in the hands of a test: links, stops, resets, ends that hang."""
 
+import ctypes
 import time
 
 import pytest
@@ -12,7 +13,8 @@ from emudev_core.plugins import Plugins, find_sources
 from emudev_core.testing import loopback, port
 from emudev_core.testing.builders import make_source
 from emudev_core.testing.contract import turn_until
-from emudev_net.jit import compile_now
+from emudev_net.flow_kernels import look, tell
+from emudev_net.jit import compile_now, jit_wanted
 from emudev_wire.backend import KERNELS
 
 FRAME = bytes.fromhex("0300000000aa0252540000aa88b5") + bytes(range(100))
@@ -167,6 +169,42 @@ def test_an_end_without_room_holds_the_other_up_and_is_waited_for(make):
     assert got == [FRAME + bytes([n]) for n in range(5)]
     assert pair.wire.stats()["a"]["dropped"] == 0
     assert pair.wire.stats()["a"]["blocked"] > 0
+
+
+@pytest.mark.skipif(not jit_wanted(), reason="native code is compiled")
+def test_doorbells_show_native_code_the_routes_and_what_waits_for_room(make):
+    pair = make(",patience=60000", queues=(2, 1), room=2)
+
+    def chain(end, number, direction):
+        bell = pair.guests[end]._pairs[number].bells[direction]
+        words = (ctypes.c_int64 * 5).from_address(bell.chain)
+        return words[: 1 + 2 * words[0]]
+
+    ways = [chain(0, 0, 1), chain(0, 1, 1), chain(1, 0, 1)]
+    assert [way[:2] for way in ways] == [[1, look.address]] * 3
+    assert len({way[2] for way in ways}) == 3
+    rooms = [chain(end, 0, 0) for end in (0, 1)]
+    assert [room[:2] for room in rooms] == [[1, tell.address]] * 2
+    assert chain(0, 1, 0) == rooms[0]
+    assert [tell(room[2], 0, 0) for room in rooms] == [0, 0]
+    for _ in range(3):
+        pair.guests[0].transmit(FRAME, 1)
+    pair.turn()
+    assert [tell(room[2], 0, 0) for room in rooms] == [0, 1]  # one way waits for room in end 1
+    assert look(ways[1][2], 0, 0) == 0  # more frames of it have nothing done
+    pair.guests[1].received()
+    pair.guests[1]._pairs[0].bells[0].ring()
+    pair.turn()
+    assert [tell(room[2], 0, 0) for room in rooms] == [0, 0]
+    for _ in range(5):
+        pair.guests[0].transmit(FRAME)
+    pair.turn()
+    assert tell(rooms[1][2], 0, 0) == 1
+    pair.enable(1, False)  # nobody waits for an end that is down
+    assert tell(rooms[1][2], 0, 0) == 0
+    pair.devices[0].stop()
+    pair.turn()
+    assert chain(0, 0, 1) == chain(0, 0, 0) == [0]
 
 
 def test_an_end_that_hangs_does_not_hang_the_other(make):

@@ -203,7 +203,7 @@ class EchoBackend:
             self._sending.append(False)
             for info in (receive, transmit):  # frames, or room for what waited
                 bell = device.get_db_info(info.doorbell)
-                bell.subscribe(one.kick)
+                bell.subscribe(one.kick, one.shortcut)
                 self._undo.append(partial(bell.unsubscribe, one.kick))
         self._refresh()
         set_link(device, True)

@@ -6,10 +6,14 @@ wire's *patience*, they are dropped until something moves again: an end that han
 the other.
 
 With workers their threads run the flows. Those that share a receive queue belong to one worker.
+
+While the loop sleeps, doorbells run the flows, or wake their workers, without the interpreter
+(`emudev_net.fast_wait`). It has to wake for what waits for room.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -18,8 +22,11 @@ from typing import Any, Final
 from emudev_core.device import Device
 from emudev_core.errors import DeviceError
 from emudev_core.loop import Loop, Timer
-from emudev_core.queues import Doorbell, Offload, QueueKernels, rx_queue, tx_queue
+from emudev_core.queues import Doorbell, Offload, QueueKernels, Shortcut, rx_queue, tx_queue
+from emudev_core.subscribers import Subscribers
 from emudev_net.flow import Flow, Outcome
+from emudev_net.flow_kernels import tell
+from emudev_net.primitives import Words
 from emudev_net.workers import Worker, WorkerPool
 
 from .kernels import discard
@@ -50,15 +57,32 @@ def doorbells(device: Device, number: Callable[[int], int]) -> list[Doorbell]:
 
 
 class _Way:
-    """A flow on its route, and whether it gets on."""
+    """A flow on its route, and whether it gets on.
 
-    def __init__(self, route: Route, flow: Flow) -> None:
+    Args:
+        route: From where to where.
+        flow: Moves its frames.
+        held: Word n is the number of ways into end n that wait for room, if the loop runs them.
+    """
+
+    def __init__(self, route: Route, flow: Flow, held: Words) -> None:
         self.route = route
         self.flow = flow
         self.worker: Worker | None = None
         self.lane = 0
-        self.blocked = False
         self.rows = -1
+        self._held = held
+        self._blocked = False
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for room: nothing is done before there is; for the loop's thread."""
+        return self._blocked
+
+    @blocked.setter
+    def blocked(self, blocked: bool) -> None:
+        self._held[1 - self.route.end] += blocked - self._blocked
+        self._blocked = self.flow.resting = blocked
 
     @property
     def stuck(self) -> bool:
@@ -72,9 +96,15 @@ class _Way:
         self.blocked = False
         self.flow.kick()
 
-    def stop(self) -> None:
-        """What happens when there is no room: nothing before there is."""
-        self.blocked = True
+    def rung(self) -> None:
+        """Its end has more frames."""
+        if not self.blocked:
+            self.flow.kick()
+
+    def close(self) -> None:
+        """Move nothing more."""
+        self.blocked = False
+        self.flow.close()
 
 
 class Wiring:
@@ -109,7 +139,10 @@ class Wiring:
         self._polling = polling
         self._failed = failed
         self._ways: dict[Route, _Way] = {}
-        self._by_queue: dict[tuple[int, int], _Way] = {}
+        self._held = Words(2)
+        # Who is told that a queue of an end has more frames, and that an end may have room.
+        self._more: defaultdict[tuple[int, int], Subscribers] = defaultdict(Subscribers)
+        self._room = (Subscribers(), Subscribers())
         self._pool: WorkerPool | None = None
         self._timer: Timer | None = None
         self._undo: tuple[list[Callable[[], None]], list[Callable[[], None]]] = ([], [])
@@ -121,15 +154,13 @@ class Wiring:
         """Listen to the doorbells of an end."""
         device, undo = self._devices[end], self._undo[end]
         for pair, bell in enumerate(doorbells(device, tx_queue)):
-            self._listen(undo, bell, partial(self._rung, end, pair))
+            self._listen(undo, bell, self._more[end, pair])
         for bell in doorbells(device, rx_queue):
-            self._listen(undo, bell, partial(self._room, end))
+            self._listen(undo, bell, self._room[end])
 
-    def _listen(
-        self, undo: list[Callable[[], None]], bell: Doorbell, callback: Callable[[], None]
-    ) -> None:
-        bell.subscribe(callback)
-        undo.append(partial(bell.unsubscribe, callback))
+    def _listen(self, undo: list[Callable[[], None]], bell: Doorbell, told: Subscribers) -> None:
+        bell.subscribe(told.call, told)
+        undo.append(partial(bell.unsubscribe, told.call))
         if self._polling:
             bell.polled = True
             undo.append(partial(setattr, bell, "polled", False))
@@ -140,16 +171,8 @@ class Wiring:
         while undo:
             undo.pop()()
 
-    def _rung(self, end: int, pair: int) -> None:
-        way = self._by_queue.get((end, pair))
-        if way is not None and not way.blocked:
-            way.flow.kick()
-
-    def _room(self, end: int) -> None:
+    def _make_room(self, end: int) -> None:
         """An end has room again, perhaps where a flow waits for it."""
-        if self._pool is not None:
-            self._pool.room()
-            return
         for way in self._ways.values():
             if way.blocked and way.route.end != end:
                 way.kick()
@@ -166,17 +189,31 @@ class Wiring:
             self._end_pool()  # what it ran is run by the next one
             old = self._ways
             self._ways = {r: old.pop(r) if r in old else self._way(r) for r in routes}
-            self._by_queue = {(r.end, r.pair): way for r, way in self._ways.items()}
             for way in old.values():
                 self._count(way)
-                way.flow.close()
+                way.close()
             if self._workers and self._ways:
                 self._begin_pool()
+            self._tell_each()
         for way in self._ways.values():
             way.kick()
         if self._pool is not None:
             self._pool.room()
             self._arm()
+
+    def _tell_each(self) -> None:
+        """Have doorbells tell those who are concerned by them now."""
+        for told in (*self._more.values(), *self._room):
+            told.clear()
+        for route, way in self._ways.items():
+            self._more[route.end, route.pair].add(way.rung, way.flow.shortcut)
+        for end, told in enumerate(self._room):
+            if self._pool is None:
+                held = Shortcut(tell.address, self._held.word(end))
+                told.add(partial(self._make_room, end), held)
+            else:
+                for worker in self._pool.workers:
+                    told.add(worker.room, worker.room_shortcut)
 
     def _way(self, route: Route) -> _Way:
         source = kernels_of(self._devices[route.end], tx_queue(route.pair))
@@ -191,7 +228,7 @@ class Wiring:
             on_blocked=lambda: self._blocked(way),
             on_failed=lambda _, code: self._failed(code),
         )
-        way = _Way(route, flow)
+        way = _Way(route, flow, self._held)
         return way
 
     def restart(self, end: int, pair: int | None = None) -> None:
@@ -238,7 +275,7 @@ class Wiring:
     # -- patience
 
     def _blocked(self, way: _Way) -> None:
-        way.stop()
+        way.blocked = True
         self._arm()
 
     def _arm(self) -> None:
