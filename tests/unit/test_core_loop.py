@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -338,3 +339,80 @@ def test_a_handler_may_let_the_loop_go_on_without_the_watch(loop, pipe):
     assert loop.turn() is True
     assert loop.turn() is False
     assert errors == ["broken"]
+
+
+class Sleeper:
+    """Sleeps as it is told, and notes what it was asked for."""
+
+    def __init__(self, answers):
+        self.ready = True
+        self.answers = answers
+        self.asked = []
+
+    def sleep(self, epoll, deadline, spin):
+        self.asked.append((epoll, deadline, spin))
+        return self.answers.pop(0)()
+
+
+def test_a_running_loop_sleeps_by_its_sleeper_and_serves_what_that_reports(pipe):
+    loop = Loop(spin=3)
+    os.write(pipe[1], b"x")
+    seen = []
+    watch = loop.watch(pipe[0], lambda events: (seen.append(events), loop.stop()), 0)
+    loop.sleeper = Sleeper([lambda: [], lambda: [(pipe[0], READ)]])
+    loop.run()
+    assert seen == [READ]
+    assert [asked[1:] for asked in loop.sleeper.asked] == [(None, 3)] * 2
+    watch.close()
+    loop.close()
+
+
+def test_a_sleeper_is_told_when_the_next_timer_is_due(loop):
+    def nap():
+        time.sleep(0.02)
+        return []
+
+    loop.sleeper = Sleeper([nap] * 5)
+    before = time.monotonic_ns()
+    loop.call_later(0.01, loop.stop)
+    loop.run()
+    ((_, deadline, _),) = loop.sleeper.asked
+    assert before + 10_000_000 <= deadline <= before + 20_000_000
+
+
+def test_a_sleeper_that_is_not_ready_is_not_asked(loop):
+    loop.sleeper = Sleeper([])
+    loop.sleeper.ready = False
+    loop.call_later(0.001, loop.stop)
+    loop.run()
+    assert loop.sleeper.asked == []
+
+
+def test_a_signal_within_a_running_loop_makes_a_descriptor_readable(loop):
+    """A sleeper that is outside of the interpreter is told by nothing else."""
+    handled = []
+
+    def wait():
+        (epoll, _, _) = loop.sleeper.asked[-1]
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        found = select.epoll.fromfd(epoll).poll(5)
+        assert found
+        return found
+
+    former = signal.signal(signal.SIGUSR1, lambda *_: (handled.append(1), loop.stop()))
+    try:
+        loop.sleeper = Sleeper([wait])
+        loop.run()
+        assert handled == [1]
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_loop_that_has_run_keeps_no_descriptor_of_its_own_for_signals(loop):
+    before = open_descriptors()
+    loop.call_soon(loop.stop)
+    loop.run()
+    assert open_descriptors() == before

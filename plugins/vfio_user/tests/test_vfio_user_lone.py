@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from emudev_core.hooks import hookimpl
 from emudev_core.lifecycle import State
+from emudev_net import fast_wait
+from emudev_net.fast_wait import FastWait
+from emudev_net.jit import compile_now, jit_wanted
 from emudev_vfio_user.protocol import Receiver
 
 EIO = 5
@@ -82,6 +88,68 @@ def test_a_message_has_the_same_answer_alone_and_in_a_row(bench: Any, data: byte
     assert replies[0][5] == struct.pack("<QIIB", 0, 1, 1, 0)
     assert alone == (replies[1:], *rest)
     assert bench.device.state is State.STARTED
+
+
+def _to_a_sleeper(raw: Any, bench: Any, data: bytes) -> dict[str, int]:
+    """Send to a loop that sleeps, and then a read on top; what its wait has counted meanwhile."""
+    wait = FastWait.of(bench.loop)
+    before = wait.stats()
+
+    def until_asleep(times: int) -> None:
+        end = time.monotonic() + 5
+        while wait.stats()["sleeps"] < before["sleeps"] + times and time.monotonic() < end:
+            time.sleep(0.0005)
+
+    def play() -> None:
+        until_asleep(1)
+        raw.sock.sendall(data)
+        until_asleep(2)
+        raw.sock.sendall(COMPANY)
+        select.select([raw.sock], [], [], 5)
+        bench.loop.call_threadsafe(bench.loop.stop)
+
+    player = threading.Thread(target=play)
+    player.start()
+    bench.loop.run()
+    player.join()
+    return {name: value - before[name] for name, value in wait.stats().items()}
+
+
+@pytest.mark.skipif(not jit_wanted(), reason="a wait without compiled kernels is the loop's")
+@pytest.mark.parametrize("data", MESSAGES.values(), ids=MESSAGES.keys())
+def test_a_message_has_the_same_answer_from_a_loop_that_slept(bench: Any, data: bytes) -> None:
+    compile_now(fast_wait.KERNELS)
+    raw = bench.raw()
+    awake = _what_happens(raw, bench, data)
+    model = bench.model
+    model.bar0[:16] = bytes(range(16))
+    model.calls.clear()
+    model.rings.clear()
+    model.words[:] = type(model.words)("I", [0] * 4)
+    _to_a_sleeper(raw, bench, data)
+    replies = raw.replies()
+    calls = [call for call in model.calls if call != ("read", 1, 0, 1)]
+    assert (replies[:-1], calls, model.rings, list(model.words), bytes(model.bar0)) == awake
+    assert replies[-1][5] == struct.pack("<QIIB", 0, 1, 1, 0)
+
+
+@pytest.mark.skipif(not jit_wanted(), reason="a wait without compiled kernels is the loop's")
+def test_a_sleeping_loop_leaves_doorbells_to_whoever_watches_writes(bench: Any) -> None:
+    compile_now(fast_wait.KERNELS)
+    raw = bench.raw()
+    for bell in bench.model.doorbells:
+        bell.close()  # nobody has to be called: the wait could do it all
+    assert _to_a_sleeper(raw, bench, _write(0, 0x1008, b"\4\3\2\1"))["served"] == 1
+    seen = []
+
+    class Watcher:
+        @hookimpl(tryfirst=True)
+        def emudev_region_write(self, region: int, offset: int, size: int, value: int) -> None:
+            seen.append((region, offset, size, value))
+
+    bench.device.register(Watcher(), "watcher")
+    assert _to_a_sleeper(raw, bench, _write(0, 0x1008, b"\7\3\2\1"))["served"] == 0
+    assert seen == [(0, 0x1008, 4, 0x01020307)]
 
 
 def test_a_lone_read_or_doorbell_is_served_without_the_framing(

@@ -1,10 +1,10 @@
-# What the NIC can carry: round trips, TCP both ways, small frames up and down.
-# Variables: DUR (5 s each), TESTS (all), IDLE (0 s), STREAMS (1), RATE (packets offered a second to udp_down)
+# What the NIC can carry: round trips both ways, a flood of pings, TCP and UDP both ways, small frames up.
+# Variables: DUR (5 s each), TESTS (all), IDLE (0 s), STREAMS (1), RATE (packets offered a second to udp64_down)
 # guest: helpers iperf3
 # guest: load pktgen
-# guest: timeout 240
-DUR=${DUR:-5} IDLE=${IDLE:-0} STREAMS=${STREAMS:-1} RATE=${RATE:-30000}
-TESTS=${TESTS:-ping tcp_up tcp_down udp_up udp_down pktgen}
+# guest: timeout 300
+DUR=${DUR:-5} IDLE=${IDLE:-0} STREAMS=${STREAMS:-1} RATE=${RATE:-100000}
+TESTS=${TESTS:-ping host_ping flood tcp_up tcp_down udp64_up udp1400_up udp64_down udp64_down_max pktgen}
 nic_up
 ping -q -c 3 -i 0.2 "$HOST_IP" >/dev/null || fail "no answer to a ping"
 
@@ -34,15 +34,29 @@ tcp() {
         END { printf "%s_MBPS=%s\n%s_RETRANSMITTED=%d\n", key, rate + 0, key, retransmitted }' \
         /tmp/measured
 }
-udp() {
+udp() { # NAME KEY SIZE ARGUMENTS
     local key=$2
     # shellcheck disable=SC2086
-    measured "$1" "$key" iperf3 -c "$HOST_IP" -u -t "$DUR" -l 64 -f m -i 0 --get-server-output $3
+    measured "$1" "$key" iperf3 -c "$HOST_IP" -u -t "$DUR" -l "$3" -f m -i 0 --get-server-output $4
     awk -v key="$key" -v seconds="$DUR" '
         /receiver/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+\/[0-9]+$/) split($i, n, "/") }
         END { printf "%s_PPS=%d\n%s_LOST_PCT=%.2f\n", key, (n[2] - n[1]) / seconds,
                   key, n[2] ? n[1] * 100 / n[2] : 100 }' /tmp/measured
 }
+# The highest rate of small datagrams from the host of which at most one in a hundred is lost.
+udp_down_max() {
+    local rate=8000 best=0 got
+    while [ $rate -lt 200000 ]; do
+        iperf3 -c "$HOST_IP" -u -t 2 -l 64 -b $((rate * 512)) -f m -i 0 -R >/tmp/measured 2>&1
+        got=$(awk '/receiver/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+\/[0-9]+$/) split($i, n, "/") }
+            END { if (n[2] && n[1] * 100 <= n[2]) print int((n[2] - n[1]) / 2) }' /tmp/measured)
+        [ -n "$got" ] || break
+        best=$got
+        rate=$((rate * 6 / 5))
+    done
+    kv UDP64_DOWN_MAX_PPS "$best"
+}
+average() { sed -n 's,.*= [0-9.]*/\([0-9.]*\)/.*,\1,p' "$@"; }
 received() { host "awk -v tap=$TAP0: '\$1 == tap { print \$3 }' /proc/net/dev"; }
 small_frames() { # from the kernel itself, to an address that the host drops early
     local control=/proc/net/pktgen mac line before after
@@ -73,12 +87,22 @@ for each in $TESTS; do
     case $each in
     ping)
         measured ping PING ping -q -c $((DUR * 20)) -i 0.05 "$HOST_IP"
-        kv PING_RTT_AVG_MS "$(sed -n 's,.*= [0-9.]*/\([0-9.]*\)/.*,\1,p' /tmp/measured)"
+        kv PING_RTT_AVG_MS "$(average /tmp/measured)"
+        ;;
+    host_ping)
+        kv HOST_PING_RTT_AVG_MS "$(host "ping -q -c $((DUR * 20)) -i 0.05 $GUEST_IP" | average)"
+        ;;
+    flood)
+        began=$(uptime_ms)
+        measured flood FLOOD ping -q -f -c 2000 "$HOST_IP"
+        kv FLOOD_PER_S $((2000 * 1000 / ($(uptime_ms) - began + 1)))
         ;;
     tcp_up) tcp tcp_up TCP_UP "" ;;
     tcp_down) tcp tcp_down TCP_DOWN -R ;;
-    udp_up) udp udp_up UDP_UP "-b 0" ;;
-    udp_down) udp udp_down UDP_DOWN "-R -b $((RATE * 512))" ;;
+    udp64_up) udp udp64_up UDP64_UP 64 "-b 0" ;;
+    udp1400_up) udp udp1400_up UDP1400_UP 1400 "-b 0" ;;
+    udp64_down) udp udp64_down UDP64_DOWN 64 "-R -b $((RATE * 512))" ;;
+    udp64_down_max) udp_down_max ;;
     pktgen) small_frames ;;
     *) fail "no test $each" ;;
     esac
