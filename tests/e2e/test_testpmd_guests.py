@@ -37,10 +37,11 @@ def test_icmpecho_answers_a_guest(emudev, guest):
     assert "RX-packets" in printed
 
 
-@pytest.fixture
-def pair(emudev):
-    """Two guests that reach each other through two ports."""
-    server = emudev.command(f"emudev testpmd {PORT0} {PORT1} -- --forward-mode=io --stats-period 1")
+@pytest.fixture(params=["", " --interrupt"], ids=["polling", "sleeping"])
+def pair(emudev, request):
+    """Two guests that reach each other through two ports: by a thread that polls, by the loop's."""
+    own = f"--forward-mode=io --stats-period 1{request.param}"
+    server = emudev.command(f"emudev testpmd {PORT0} {PORT1} -- {own}")
     first = emudev.another(Nic("vfio-user", server.sockets[0]), variables=FIRST)
     second = emudev.another(Nic("vfio-user", server.sockets[1]), variables=SECOND)
     second.sh("nic_up")
