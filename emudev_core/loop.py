@@ -112,19 +112,20 @@ class Task:
 
 
 class Sleeper(Protocol):
-    """Sleeps in the place of a running loop, and serves meanwhile what needs no interpreter."""
+    """Waits in the place of a running loop, and serves meanwhile what needs no interpreter."""
 
     @property
     def ready(self) -> bool:
         """Whether it can be used now."""
 
     def sleep(self, epoll: int, deadline: int | None, spin: int) -> list[tuple[int, int]]:
-        """Sleep until there is something for the loop to do.
+        """Wait until there is something for the loop to do.
 
         Args:
             epoll: Descriptor of the loop's epoll instance.
             deadline: When to come back at the latest, ns of the monotonic clock; None: never.
-            spin: How long to look on after work before sleeping again, microseconds.
+            spin: How long to look on before sleeping, from the call and from the last work on,
+                microseconds.
 
         Returns:
             Descriptors that are ready and were not served, with their events. May be empty at any
@@ -139,7 +140,7 @@ class Loop:
         spin: How long to look on after work before sleeping, microseconds; 0 sleeps at once.
 
     Attributes:
-        sleeper: Sleeps while `run` has nothing to do; None: the loop does it itself.
+        sleeper: Waits while `run` has nothing to do; None: the loop does it itself.
         on_error: Called with what a callback raised; True goes on, without the watch whose callback
             it was, anything else lets the exception out of `turn`. None lets all out.
     """
@@ -229,29 +230,25 @@ class Loop:
         """Turn until `stop`, as `turn(0.0)` does, with as little as can be between two looks."""
         spin = self.spin / 1e6
         clock = time.monotonic
-        poll = self._epoll.poll
+        poll, epoll = self._epoll.poll, self._epoll.fileno()
         timers, fresh = self._timers, self._fresh
         marked, soon, foreign = self._marked, self._soon, self._foreign
         last = clock()
         while not self._stopping:
             if fresh:
                 fresh.clear()
+            sleeper = self.sleeper
+            if sleeper is not None and sleeper.ready and not (marked or soon or foreign):
+                deadline = int(1e9 * timers[0][0]) if timers and self._has_timer() else None
+                self._work(sleeper.sleep(epoll, deadline, self.spin))
+                continue
             found = poll(0.0, _AT_ONCE)
             if found or marked or soon or foreign or (timers and timers[0][0] <= clock()):
                 self._work(found)
                 last = clock()
             elif clock() - last >= spin:
-                self._sleep()
+                self._turn(None)
                 last = clock()
-
-    def _sleep(self) -> None:
-        """A turn that waits for its work."""
-        sleeper = self.sleeper
-        if sleeper is None or not sleeper.ready:
-            self._turn(None)
-        else:
-            deadline = int(1e9 * self._timers[0][0]) if self._has_timer() else None
-            self._work(sleeper.sleep(self._epoll.fileno(), deadline, self.spin))
 
     def stop(self) -> None:
         """End `run` after the present turn; from any thread or signal handler."""

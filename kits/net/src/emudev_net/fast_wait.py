@@ -1,9 +1,9 @@
-"""A wait outside of the interpreter: compiled code sleeps for the loop, and moves frames meanwhile.
+"""A wait outside of the interpreter: compiled code waits for the loop, and moves frames meanwhile.
 
 What a guest in traffic asks for is nearly always the same: a message that stores a doorbell's
 word, frames in a descriptor, each of which has a flow run. An interpreter that was just asleep
-takes a tenth of a millisecond to that; this sleeps in ``epoll_wait``, does such work itself, looks
-on for a moment, sleeps again. For anything else it returns to the loop, which never notices more
+takes a tenth of a millisecond to that; this looks on for a moment, sleeps in ``epoll_wait``, does
+such work itself, looks on again. For anything else it returns to the loop, which never notices more
 than that a descriptor is ready:
 
     lane = FastWait.of(loop).add_flow(tap, flow.shortcut)
@@ -25,6 +25,7 @@ import logging
 import platform
 import select
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +59,7 @@ _AT_ONCE: Final = 32
 # struct epoll_event: packed on x86 alone. Source: epoll_ctl(2), <sys/epoll.h>.
 _EVENT: Final = 12 if platform.machine() in ("x86_64", "AMD64") else 16
 _DATA: Final = _EVENT - 8
+_unpack: Final = struct.Struct("=II" if _EVENT == 12 else "=I4xI").unpack_from
 _READABLE: Final = int(select.EPOLLIN)
 
 # Words of a wait.
@@ -68,7 +70,7 @@ _DEADLINE: Final = 8 * 3  #: ns of the monotonic clock, 0 = none
 _MESSAGES: Final = 8 * 4  #: address of memory for messages
 _OWED: Final = 8 * 5  #: bells whose subscribers have to be called
 _OWED_LIST: Final = 8 * 6  #: address of their numbers
-_SPIN: Final = 8 * 7  #: how long it looks on after work before it sleeps, ns
+_SPIN: Final = 8 * 7  #: how long it looks on before it sleeps, ns
 _SLEEPS: Final = 8 * 8  #: counters
 _SERVED: Final = 8 * 9
 _WORDS: Final = 16
@@ -223,8 +225,8 @@ def wait(words: int, epoll: int, _rows: int) -> int:
     deadline = load64(words + _DEADLINE)
     spin = load64(words + _SPIN)
     store64(words + _OWED, 0)
-    looking = 0  # since when it looks on, ns; 0 = it sleeps
     now = now_ns()
+    looking = now if spin > 0 else 0  # since when it looks on, ns; 0 = it sleeps
     while True:
         timeout = 0
         if looking == 0:
@@ -246,7 +248,7 @@ def wait(words: int, epoll: int, _rows: int) -> int:
             if left != 0 or load64(words + _OWED) != 0:
                 return ready
             now = now_ns()
-            looking = now
+            looking = now if spin > 0 else 0
         elif ready < 0 or looking == 0:
             return 0
         elif now - looking >= spin:
@@ -396,12 +398,11 @@ class FastWait:
         words[_DEADLINE // 8] = 0 if deadline is None else max(1, deadline)
         words[_SPIN // 8] = 1000 * spin
         count = wait(words.address, epoll, 0)
-        found = []
-        for i in range(count):
-            at = words[_EVENTS // 8] + i * _EVENT
-            events = load32(at)
-            if events:
-                found.append((load32(at + _DATA), events))
+        found = [
+            (fd, events)
+            for events, fd in (_unpack(self._events, i * _EVENT) for i in range(count))
+            if events
+        ]
         for i in range(words[_OWED // 8]):
             self._bells[self._owed[i]].ring()
         return found
