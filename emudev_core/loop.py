@@ -141,6 +141,9 @@ class Loop:
 
     Attributes:
         sleeper: Waits while `run` has nothing to do; None: the loop does it itself.
+        expecting: Set by a callback whose peer will ask for the next thing at once, such as a
+            vCPU that has read a register: the loop looks on for that by itself, since from a
+            sleeper it is some microseconds further to a callback. Good until the next work.
         on_error: Called with what a callback raised; True goes on, without the watch whose callback
             it was, anything else lets the exception out of `turn`. None lets all out.
     """
@@ -164,6 +167,7 @@ class Loop:
         # its number. Reentrant: a signal handler may interrupt whoever holds it.
         self._waking = threading.RLock()
         self.sleeper: Sleeper | None = None
+        self.expecting = False
         self.on_error: Callable[[Exception], bool] | None = None
         self._calling: Watch | None = None
 
@@ -238,17 +242,23 @@ class Loop:
             if fresh:
                 fresh.clear()
             sleeper = self.sleeper
-            if sleeper is not None and sleeper.ready and not (marked or soon or foreign):
+            if sleeper is not None and not sleeper.ready:
+                sleeper = None
+            if sleeper is not None and not (self.expecting or marked or soon or foreign):
                 deadline = int(1e9 * timers[0][0]) if timers and self._has_timer() else None
                 self._work(sleeper.sleep(epoll, deadline, self.spin))
+                last = clock()
                 continue
             found = poll(0.0, _AT_ONCE)
             if found or marked or soon or foreign or (timers and timers[0][0] <= clock()):
+                self.expecting = False
                 self._work(found)
                 last = clock()
             elif clock() - last >= spin:
-                self._turn(None)
-                last = clock()
+                self.expecting = False
+                if sleeper is None:
+                    self._turn(None)
+                    last = clock()
 
     def stop(self) -> None:
         """End `run` after the present turn; from any thread or signal handler."""

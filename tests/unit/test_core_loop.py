@@ -380,6 +380,28 @@ def test_a_sleeper_is_told_when_the_next_timer_is_due(loop):
     assert before + 10_000_000 <= deadline <= before + 20_000_000
 
 
+def test_a_loop_that_expects_more_at_once_looks_on_by_itself(pipe):
+    loop = Loop(spin=1_000_000)
+    asked = []
+
+    def answer(_events):
+        os.read(pipe[0], 1)
+        asked.append(len(loop.sleeper.asked))
+        if len(asked) == 3:
+            loop.stop()
+        else:
+            loop.expecting = len(asked) == 1
+            os.write(pipe[1], b"x")
+
+    watch = loop.watch(pipe[0], answer)
+    os.write(pipe[1], b"x")
+    loop.sleeper = Sleeper([lambda: [(pipe[0], READ)]] * 2)
+    loop.run()
+    assert asked == [1, 1, 2]  # the second one without it, and the third again with it
+    watch.close()
+    loop.close()
+
+
 def test_a_sleeper_that_is_not_ready_is_not_asked(loop):
     loop.sleeper = Sleeper([])
     loop.sleeper.ready = False

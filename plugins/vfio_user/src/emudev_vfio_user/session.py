@@ -243,6 +243,7 @@ class Session:
             self._out.flush()
         else:
             self._out.send(reply)
+            self.loop.expecting = True
         self._answering = nested
         if not nested and self.channel.waits and self.phase is _SERVING:
             self.channel.pump()
@@ -298,7 +299,9 @@ class Session:
             self.leave("framing is lost")
         finally:
             self._answering = nested
-        self._out.flush()
+        if self._out.gathered:
+            self.loop.expecting = True
+            self._out.flush()
         if not nested and self.channel.waits and self.phase is _SERVING:
             self.channel.pump()
 
