@@ -204,9 +204,12 @@ class Doorbell:
         address: Address of a 4-byte word, kept alive by the provider.
         private: The provider's own.
         on_polled: Called when `polled` changes: the peer may be asked to ring, or not to.
+        every: Each write counts: the subscribers are told of it before the next one is stored.
+            Else the last one does, as for the tail of a ring.
 
     Attributes:
         flags: `DoorbellFlag.MEMORY`, and `FD` once `fileno` was asked for.
+        every: As given.
         size: Bytes of the word: 4.
         subscribers: Who is told of rings.
         signal_fd: A descriptor of the provider that is readable from when the peer has rung until
@@ -220,6 +223,7 @@ class Doorbell:
         "_polled",
         "_word",
         "address",
+        "every",
         "id",
         "private",
         "signal_fd",
@@ -233,8 +237,10 @@ class Doorbell:
         address: int,
         private: Any = None,
         on_polled: Callable[[bool], None] | None = None,
+        every: bool = False,
     ) -> None:
         self._on_polled = on_polled
+        self.every = every
         self._polled = False
         self.id = id
         self.address = address

@@ -22,6 +22,7 @@ from emudev_net.memory_queues import MemorySink, MemorySource
 from emudev_net.primitives import (
     Words,
     drop_handle,
+    load32,
     load64,
     plain_handle,
     raise_signal,
@@ -48,6 +49,14 @@ def drain(state, burst, rows):
 
 
 @queue_kernel
+def note(state, burst, rows):
+    """Count in word 0, answer word 1, note what is in the 4 bytes at word 2 behind those."""
+    store64(state + 24 + 8 * load64(state), load32(load64(state + 16)))
+    store64(state, load64(state) + 1)
+    return load64(state + 8)
+
+
+@queue_kernel
 def shout(state, burst, rows):
     """Send SIGUSR1 to this thread: a signal that comes while the interpreter is away."""
     raise_signal(10)
@@ -55,7 +64,7 @@ def shout(state, burst, rows):
     return 0
 
 
-MINE = (count, drain, shout)
+MINE = (count, drain, note, shout)
 ALL = (*fast_wait.KERNELS, *flow.KERNELS, *memory_queues.KERNELS, *MINE)
 
 
@@ -95,7 +104,7 @@ class Setup:
 
     def shortcut(self, kernel=count, answer=0):
         """Words that count calls of a kernel of this file, and its shortcut."""
-        words = Words(4)
+        words = Words(8)
         words[1] = answer
         address = kernel.address
         if not address:
@@ -188,6 +197,32 @@ def test_writes_to_a_doorbell_that_come_together_are_told_once_with_the_last_val
     # 36-byte messages are looked at 32 at a time
     assert first[0] == second[0] == 4
     assert not setup.ready
+
+
+def test_a_doorbell_of_which_each_write_counts_is_told_of_each(setup):
+    setup.bells[0].every = True
+    setup.lane.close()
+    setup.lane = FastWait.of(setup.loop).add_stream(
+        setup.near.fileno(),
+        {(REGION, TAIL + 4 * n): bell for n, bell in enumerate(setup.bells)},
+        lambda: True,
+    )
+    words, noting = setup.shortcut(note)
+    words[2] = setup.bells[0].address
+    setup.bells[0].subscribe(lambda: None, noting)
+    tail, counting = setup.shortcut()
+    setup.bells[1].subscribe(lambda: None, counting)
+    setup.serve(b"".join(posted(TAIL + 4 * (n & 1), n) for n in range(6)))
+    assert list(words)[3:6] == [0, 2, 4]
+    assert (words[0], tail[0], setup.bells[1].value) == (3, 1, 5)
+    # One that has to be called for: the next one is not stored before that.
+    words[1] = 1
+    seen = []
+    setup.bells[0].subscribers.clear()
+    setup.bells[0].subscribe(lambda: seen.append(setup.bells[0].value), noting)
+    assert setup.run(b"".join(posted(TAIL, n) for n in (7, 8)))
+    assert seen == [7]
+    assert setup.left() == posted(TAIL, 8)
 
 
 @pytest.mark.parametrize(

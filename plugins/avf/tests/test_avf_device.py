@@ -125,14 +125,25 @@ def test_tails_of_queues_that_are_not_there_are_ignored(machine):
 
 
 def test_doorbells_are_declared_for_the_transport(machine):
-    windows = machine.device.get_regions()[0].doorbells
-    assert sorted((w.offset, w.stride) for w in windows) == [(0, 4), (0x2000, 4)]
-    for window, rings in zip(
-        sorted(windows, key=lambda w: w.offset),
-        (machine.avf.port.tx, machine.avf.port.rx),
-        strict=True,
-    ):
+    windows = sorted(machine.device.get_regions()[0].doorbells, key=lambda w: w.offset)
+    assert [(w.offset, w.stride) for w in windows] == [(0, 4), (0x2000, 4), (0x3800, 4)]
+    for window, rings in zip(windows, (machine.avf.port.tx, machine.avf.port.rx), strict=False):
         assert list(window.doorbells[:2]) == [ring.doorbell for ring in rings]
+        assert not any(bell.every for bell in window.doorbells)
+
+
+def test_controls_of_vectors_are_doorbells_of_which_each_write_counts(machine):
+    (controls,) = (w for w in machine.device.get_regions()[0].doorbells if w.offset == 0x3800)
+    vectors = machine.avf.port.vectors
+    assert len(controls.doorbells) == len(vectors) - 1
+    assert all(bell.every for bell in controls.doorbells)
+    controls.doorbells[0].write(0x1 | 0 << 3 | 25 << 5)  # INTENA, 50 us for throttle 0
+    assert vectors[1].enabled
+    assert vectors[1].intervals == [25, 0, 0]
+    assert machine.read(0x3800) == 0x321
+    machine.write(0x3800, 0x18)
+    assert not vectors[1].enabled
+    assert machine.read(0x3800) == 0x18
 
 
 def test_fact_8_the_link_comes_up_by_an_event_after_the_reply(machine):

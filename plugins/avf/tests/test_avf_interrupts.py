@@ -5,7 +5,14 @@ import threading
 
 import pytest
 
-from emudev_avf.interrupts import Vector, change_vector, fire_held, notify
+from emudev_avf.interrupts import (
+    Vector,
+    change_vector,
+    control_alone,
+    control_vector,
+    fire_held,
+    notify,
+)
 from emudev_avf.rings import Port
 from emudev_avf.words import VECTOR_WORDS
 from emudev_net.primitives import Words
@@ -28,7 +35,7 @@ class Line:
 
 @pytest.fixture
 def lines(compiled_or_plain):
-    compiled_or_plain(change_vector, notify, fire_held)
+    compiled_or_plain(change_vector, control_vector, control_alone, notify, fire_held)
     made = []
 
     def make(index=1, bound=True):
@@ -168,7 +175,7 @@ def test_every_order_of_the_four_conditions_fires_exactly_once(lines):
 
 
 def test_queues_map_to_vectors_and_share_them(compiled_or_plain):
-    compiled_or_plain(change_vector, notify, fire_held)
+    compiled_or_plain(change_vector, control_vector, control_alone, notify, fire_held)
     port = Port(4, 5)
     port.map_queue(True, 2, 3)
     port.map_queue(False, 2, 3)

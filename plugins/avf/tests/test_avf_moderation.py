@@ -12,9 +12,16 @@ import time
 import pytest
 
 from emudev_avf.hold_timer import HoldTimer
-from emudev_avf.interrupts import change_vector, fire_held, notify
+from emudev_avf.interrupts import (
+    change_vector,
+    control_alone,
+    control_vector,
+    fire_alone,
+    fire_held,
+    notify,
+)
 from emudev_avf.rings import Port
-from emudev_avf.words import P_ARMED, P_DUE, P_RX_DUE, V_LAST, VECTOR_WORDS
+from emudev_avf.words import P_ARMED, P_DUE, P_PACED, P_RETRY, P_RX_DUE, V_LAST, VECTOR_WORDS
 from emudev_core.loop import Loop
 
 INTENA, SWINT = 1, 4
@@ -80,7 +87,7 @@ class Bench:
 
 @pytest.fixture
 def benches(compiled_or_plain):
-    compiled_or_plain(change_vector, notify, fire_held)
+    compiled_or_plain(change_vector, control_vector, control_alone, notify, fire_held, fire_alone)
     made = []
 
     def make(held=True):
@@ -118,6 +125,67 @@ def test_an_event_within_the_interval_is_held_and_not_lost(bench):
     assert bench.signals() == 1
     assert not vector.pending
     assert not bench.armed
+
+
+CONTROLS = [
+    0,
+    INTENA,
+    KEEP,
+    interval(0, 25),
+    interval(1, 0xFFF),  # above the longest, which is 8160 us
+    interval(2, 4080),
+    SWINT | 3 << 3,
+    INTENA | SWINT | 3 << 3,
+    INTENA | SWINT | 3 << 3 | 1 << 24 | 2 << 25,
+    1 << 30 | 3 << 3,  # WB_ON_ITR alone disables
+    0xFFFF_FFFF,
+]
+
+
+@pytest.mark.parametrize("value", CONTROLS, ids=hex)
+def test_a_control_register_does_the_same_as_a_doorbell_word(benches, value):
+    def after(write):
+        bench = benches()
+        vector = bench.port.vectors[1]
+        vector.control(interval(0, 7))
+        bench.just_fired()
+        bench.received()
+        write(vector)
+        return vector.enabled, vector.pending, vector.intervals, bench.signals()
+
+    def by_word(vector):
+        bell = vector.register(9)
+        bell.write(value)
+        assert control_alone(vector.shortcut.state, 0, 0) == 0
+
+    assert after(by_word) == after(lambda vector: vector.control(value))
+
+
+def test_a_control_register_is_left_to_the_loop_while_frames_wait_for_it(bench):
+    vector = bench.port.vectors[1]
+    bell = vector.register(9)
+    bench.port.words[P_PACED // 8] = 1
+    bell.write(INTENA)
+    assert control_alone(vector.shortcut.state, 0, 0) == 1
+    assert not vector.enabled
+    bench.port.words[P_PACED // 8] = 0
+    assert control_alone(vector.shortcut.state, 0, 0) == 0
+    assert vector.enabled
+
+
+@pytest.mark.parametrize("word", [P_RETRY, P_PACED])
+def test_the_timer_is_left_to_the_loop_while_frames_wait_for_it(bench, word):
+    vector = bench.port.vectors[1]
+    vector.control(interval(0, 25))
+    bench.just_fired()
+    bench.received()
+    bench.fired_at(0)
+    bench.port.words[word // 8] = 1
+    assert fire_alone(bench.port.words.address, 0, 0) == 1
+    assert bench.signals() == 0
+    bench.port.words[word // 8] = 0
+    assert fire_alone(bench.port.words.address, 0, 0) == 0
+    assert bench.signals() == 1
 
 
 def test_the_loop_fires_what_is_held_when_its_time_has_come(bench):
@@ -317,7 +385,7 @@ def test_what_was_saved_is_taken_back(bench):
 
 def test_no_event_is_lost_between_threads_that_hold_and_one_that_fires(benches):
     bench = benches()
-    for kernel in (change_vector, notify, fire_held):
+    for kernel in (change_vector, control_vector, notify, fire_held):
         kernel.compile()
     if not (change_vector.address and notify.address and fire_held.address):
         pytest.skip("plain kernels are for one thread")

@@ -91,6 +91,7 @@ _WORD: Final = 8 * 2  #: address of its word
 _CHAIN: Final = 8 * 3  #: address of its `Doorbell.chain`
 _NUMBER: Final = 8 * 4  #: of the bell, for `_OWED_LIST`
 _RUNG: Final = 8 * 5  #: 1 while it waits to be told
+_EVERY: Final = 8 * 6  #: 1 = it is told of each write, 0 = once of several that come together
 _BELL: Final = 64
 
 # A posted REGION_WRITE of 4 bytes: u16 id, u16 command, u32 size, u32 flags, u32 error, u64 offset,
@@ -180,10 +181,15 @@ def _take_messages(words: int, lane: int) -> int:
         bell = _named_bell(lane, first + done)
         if bell == 0:
             break
-        # The last word counts: writes to the same bell are told once, in the order of the first.
         store32_release(load64(bell + _WORD), load32(first + done + 32))
-        store64(bell + _RUNG, 1)
         done += _MESSAGE
+        if load64(bell + _EVERY) == 0:
+            # The last word counts: told once, in the order of the first.
+            store64(bell + _RUNG, 1)
+        else:
+            _tell(words, bell)
+            if load64(words + _OWED) != 0:
+                break
     if done == 0:
         return 0
     receive(fd, first, done, _TAKE)
@@ -285,6 +291,7 @@ class Lane:
             self.table[at + _REGION // 8], self.table[at + _OFFSET // 8] = place
             self.table[at + _WORD // 8] = bell.address
             self.table[at + _CHAIN // 8] = bell.chain
+            self.table[at + _EVERY // 8] = int(bell.every)
 
     def close(self) -> None:
         """Serve it no longer; before its descriptor is closed. A second call does nothing."""

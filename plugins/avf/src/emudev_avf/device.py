@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from emudev_core.errors import DeviceError
@@ -122,6 +123,14 @@ class AvfDevice(PciFunction):
         # Tails latch in their words, whatever the state of the queue.
         self.bind_doorbells("QTX_TAIL1", [ring.doorbell for ring in self.port.tx])
         self.bind_doorbells("QRX_TAIL1", [ring.doorbell for ring in self.port.rx])
+        # A driver enables its interrupt each time that it has looked at its rings.
+        self._controls = [
+            vector.register(2 * pairs + n) for n, vector in enumerate(self.port.vectors[1:])
+        ]
+        for n, bell in enumerate(self._controls):
+            bell.subscribe(partial(self._control_queue_vector, n))
+        if self._controls:
+            self.bind_doorbells("VFINT_DYN_CTLN1", self._controls)
         add_attributes(self)
         add_sections(self)
 
@@ -164,6 +173,11 @@ class AvfDevice(PciFunction):
         self.ready = True
         if self._timer is not None:
             self._timer.compiled()
+        for n, bell in enumerate(self._controls):
+            bell.subscribers.clear()
+            bell.subscribe(
+                partial(self._control_queue_vector, n), self.port.vectors[n + 1].shortcut
+            )
         self.update_link()
 
     @hookimpl
@@ -228,11 +242,9 @@ class AvfDevice(PciFunction):
     def _enable_causes(self, value: int) -> None:
         self.port.vectors[0].cause_enable(bool(value & CAUSE_ADMINQ))
 
-    @MAP.on_write("VFINT_DYN_CTLN1")
-    def _control_queue_vector(self, index: int, value: int) -> None:
-        if index + 1 < self.config.vectors:
-            self.port.vectors[index + 1].control(value)
-            self.port.look_on()
+    def _control_queue_vector(self, index: int) -> None:
+        self.port.vectors[index + 1].control(self._controls[index].value)
+        self.port.look_on()
 
     @MAP.on_write("VFINT_ITR01")
     def _throttle_mailbox_vector(self, index: int, value: int) -> None:

@@ -21,12 +21,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
+from emudev_core.queues import Doorbell, Shortcut
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.primitives import (
     Words,
     atomic_add64,
     compare_exchange64,
     exchange64,
+    load32,
     load64,
     load64_acquire,
     load64_relaxed,
@@ -35,6 +37,7 @@ from emudev_net.primitives import (
     set_timer,
     shift_right64,
     signal_eventfd,
+    store64,
     store64_relaxed,
 )
 
@@ -49,6 +52,7 @@ from .words import (
     P_VECTOR_COUNT,
     P_VECTORS,
     Q_PORT,
+    V_CONTROL,
     V_ENABLES,
     V_ERRORS,
     V_HELD,
@@ -68,6 +72,8 @@ __all__ = [
     "UNIT",
     "Vector",
     "change_vector",
+    "control_alone",
+    "control_vector",
     "fire_alone",
     "fire_held",
     "notify",
@@ -274,6 +280,51 @@ def fire_held(port: int, _burst: int, _rows: int) -> int:
     return look_at_held(port)
 
 
+@inline
+def control(vector: int, value: int) -> None:
+    """Apply a write to the control register of a vector.
+
+    CLEARPBA and WB_ON_ITR have no effect: an event that waits is kept, and write-backs are
+    immediate. A software trigger is throttled if it names a throttle.
+    """
+    index = value >> DYN_CTL_ITR_INDX & 3
+    if index != NO_ITR:
+        interval = min(value >> DYN_CTL_INTERVAL & INTERVAL_MASK, LONGEST)
+        store64_relaxed(vector + V_ITR + 8 * index, UNIT * interval)
+    bits = 0
+    if value & DYN_CTL_INTENA:
+        bits = INTENA
+        store64(vector + V_ENABLES, load64(vector + V_ENABLES) + 1)
+    if value & DYN_CTL_SWINT_TRIG:
+        index = NO_ITR
+        if value & DYN_CTL_SW_ITR_INDX_ENA:
+            index = value >> DYN_CTL_SW_ITR_INDX & 3
+        bits |= FORCED
+        bits |= PENDING if index == NO_ITR else THROTTLED << index
+    change(vector, bits, INTENA)
+
+
+@queue_kernel
+def control_vector(vector: int, value: int, _rows: int) -> int:
+    """Apply a write to DYN_CTL01 or DYN_CTLN1; see `control`."""
+    control(vector, value)
+    return 0
+
+
+@queue_kernel
+def control_alone(vector: int, _burst: int, _rows: int) -> int:
+    """The shortcut of a write to DYN_CTLN1, which is in `V_CONTROL`.
+
+    Returns:
+        0; or 1 if frames wait for a vector to be enabled: then nothing is done.
+    """
+    port = load64(vector + V_PORT)
+    if port != 0 and load64_relaxed(port + P_PACED) != 0:
+        return 1
+    control(vector, load32(vector + V_CONTROL))
+    return 0
+
+
 @queue_kernel
 def fire_alone(port: int, _burst: int, _rows: int) -> int:
     """The shortcut of the timer, as long as it is for nothing but held events.
@@ -410,22 +461,25 @@ class Vector:
         self._change(INTENA, 0)
 
     def control(self, value: int) -> None:
-        """Apply a write to DYN_CTL01 or DYN_CTLN1.
+        """Apply a write to DYN_CTL01 or DYN_CTLN1; see the kernel `control`."""
+        if control_vector.address:
+            control_vector(self._address, value, 0)
+        else:  # not atomic, as in `_change`
+            with self._paused():
+                control_vector(self._address, value, 0)
 
-        CLEARPBA and WB_ON_ITR have no effect: an event that waits is kept, and write-backs are
-        immediate. A software trigger is throttled if it names a throttle.
+    def register(self, number: int) -> Doorbell:
+        """Its control register as a doorbell, which a transport may serve by itself; not rung yet.
+
+        Args:
+            number: Id of the doorbell.
         """
-        index = value >> DYN_CTL_ITR_INDX & 3
-        if index != NO_ITR:
-            self._set_interval(index, value >> DYN_CTL_INTERVAL)
-        bits = 0
-        if value & DYN_CTL_INTENA:
-            bits = INTENA
-            self._words[self._at + V_ENABLES // 8] += 1
-        if value & DYN_CTL_SWINT_TRIG:
-            index = value >> DYN_CTL_SW_ITR_INDX & 3 if value & DYN_CTL_SW_ITR_INDX_ENA else NO_ITR
-            bits |= FORCED | (PENDING if index == NO_ITR else THROTTLED << index)
-        self._change(bits, INTENA)
+        return Doorbell(number, self._address + V_CONTROL, every=True)
+
+    @property
+    def shortcut(self) -> Shortcut:
+        """What may be run in the place of `control` after a write to `register`."""
+        return Shortcut(control_alone.address, self._address)
 
     def restore(self, enabled: bool, pending: bool, intervals: Sequence[int]) -> None:
         """Take back what was saved; the throttles that queues use stay as they are."""

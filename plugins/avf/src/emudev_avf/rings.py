@@ -27,7 +27,15 @@ from . import rx_kernels, tx_kernels
 from .filters import mac_table, vlan_tables
 from .flow_rules import FlowRule, RuleKind
 from .flow_tables import RuleTable
-from .interrupts import Vector, change_vector, fire_alone, fire_held, notify
+from .interrupts import (
+    Vector,
+    change_vector,
+    control_alone,
+    control_vector,
+    fire_alone,
+    fire_held,
+    notify,
+)
 from .queues import RxRing, TxRing
 from .rss_inputs import rss_table
 from .rss_kernels import INPUT_WORDS
@@ -97,6 +105,8 @@ KERNELS: Final = (
     change_vector,
     notify,
     fire_held,
+    control_vector,
+    control_alone,
     fire_alone,
     tx_kernels.release,
     tx_kernels.peek,

@@ -153,7 +153,7 @@ HOLD_FULL: Final = 2  #: the guest has posted too few buffers
 HOLD_PACED: Final = 3  #: it has not enabled its interrupt since it was given many frames
 
 # A vector: a cache line for what changes with each interrupt, one for the control side.
-VECTOR_WORDS: Final = 16
+VECTOR_WORDS: Final = 24
 V_STATE: Final = 8 * 0
 V_SIGNALS: Final = 8 * 1  #: signals sent
 V_ERRORS: Final = 8 * 2  #: eventfds that could not be written
@@ -168,3 +168,4 @@ V_RX_EVENT: Final = 8 * 12  #: the bits that an event of its receive queues sets
 V_TX_EVENT: Final = 8 * 13  #: and one of its transmit queues
 V_ENABLES: Final = 8 * 14  #: times that the guest has enabled it since a reset
 V_GRANT: Final = 8 * 15  #: frames that it is given for one enabling; written by kernels
+V_CONTROL: Final = 8 * 16  #: what was written to its control register last
