@@ -1,6 +1,7 @@
 """Flows move packets until there is no more to do, no room, or enough done."""
 
 import itertools
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -207,3 +208,15 @@ def test_a_flow_takes_compiled_code_once_it_is_there(loop, compiled_or_plain, ji
     flow.run()
     assert flow.compiled == (jit == "compiled")
     flow.close()
+
+
+def test_a_flow_keeps_its_ends_until_it_is_closed(loop):
+    source, sink = MemorySource(Burst.of([b"x" * 60])), MemorySink()
+    gone = [weakref.ref(source), weakref.ref(sink)]
+    flow = Flow(loop, source.kernels, sink.kernels)
+    del source, sink
+    assert all(end() is not None for end in gone)
+    assert flow.run() is Outcome.EMPTY
+    assert gone[1]().frames == 1
+    flow.close()
+    assert [end() for end in gone] == [None, None]

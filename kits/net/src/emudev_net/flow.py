@@ -78,8 +78,9 @@ class Flow:
 
     Args:
         loop: The process' loop.
-        source: A queue with `peek` and `release`. Its `forward` kernel for the sink's `kind` is
-            used where there is one and no packet function: packets of one row go the short way.
+        source: A queue with `peek` and `release`, kept until this is closed, as is the sink. Its
+            `forward` kernel for the sink's `kind` is used where there is one and no packet
+            function: packets of one row go the short way.
         sink: A queue with `push`; its `takes` says what needs no software stage.
         edit: A packet function: what becomes of each packet on its way.
         drop: What the sink has no room for is dropped and counted; never waited for, so that
@@ -139,6 +140,8 @@ class Flow:
         self._stage = Burst(STAGE_ROWS)
         self._notes = Words(STAGE_ROWS * NOTE // 8)
         self._scratch = Words(STAGE_ROWS * SLOT // 8)
+        # What counts for a queue is often all that keeps its words.
+        self._ends: tuple[QueueKernels, ...] = (source, sink)
         self._on_blocked = on_blocked
         self._on_failed = on_failed
         self._told = False
@@ -345,3 +348,4 @@ class Flow:
             self.words[k.PUMP] = 0
             self._task.close()
             self._drop_handles()
+            self._ends = ()
