@@ -1,5 +1,6 @@
 """Flows move packets until there is no more to do, no room, or enough done."""
 
+import gc
 import itertools
 import weakref
 
@@ -215,8 +216,10 @@ def test_a_flow_keeps_its_ends_until_it_is_closed(loop):
     gone = [weakref.ref(source), weakref.ref(sink)]
     flow = Flow(loop, source.kernels, sink.kernels)
     del source, sink
+    gc.collect()
     assert all(end() is not None for end in gone)
     assert flow.run() is Outcome.EMPTY
     assert gone[1]().frames == 1
     flow.close()
+    gc.collect()
     assert [end() for end in gone] == [None, None]
