@@ -112,7 +112,7 @@ def main() -> int:
         "Start": lambda: markdown(startup.measure(2 * rounds + 1)),
         "Register access": lambda: markdown(register_access.measure(rounds)),
         "Data path against DPDK": lambda: data_path(arguments.quick, guests),
-        "Guests": lambda: markdown(guest_traffic.measure(rounds, 4)),
+        "Guests": lambda: f"{markdown(guest_traffic.measure(rounds, 4))}\n\n{guest_traffic.WHY}",
     }
     if not guests:
         del sections["Guests"]
