@@ -91,15 +91,18 @@ FIGURES = (
 
 #: Why rows fall short, for the page.
 WHY = """\
-What the rows that fall short have in common is the number of threads that have to run for a packet, on two cores:
+What the rows that fall short have in common is the number of threads that have to run for a
+packet, on two cores:
 
-- **Round trips.** e1000e answers on the thread of the vCPU. Ours wakes this process for the doorbell (0.04 to 0.08 ms)
-  and QEMU's main thread for the interrupt (0.15 to 0.19 ms); the interpreter is no longer on that way. On a quiet
-  machine that is 0.74 ms against 0.80 ms and 3,913 flood pings a second against 3,838, in a slow hour of the host, when
-  it takes longer to wake a core, 1.1 ms against 0.8 ms.
-- **Datagrams up.** igb writes to the TAP on the vCPU's thread and leaves a core to the receiver on the host. With a
-  process of its own for the device three threads share two cores: the vCPU is preempted some 6,000 times a second,
-  against 3 times with igb. How long the loop looks on before it sleeps (0 to 50 µs) makes no difference to it.
+- **Round trips.** e1000e answers on the thread of the vCPU. Ours wakes this process for the
+  doorbell (0.04 to 0.08 ms) and QEMU's main thread for the interrupt (0.15 to 0.19 ms); the
+  interpreter is no longer on that way. On a quiet machine that is 0.74 ms against 0.80 ms and
+  3,913 flood pings a second against 3,838, in a slow hour of the host, when it takes longer to
+  wake a core, 1.1 ms against 0.8 ms.
+- **Datagrams up.** igb writes to the TAP on the vCPU's thread and leaves a core to the receiver
+  on the host. With a process of its own for the device three threads share two cores: the vCPU is
+  preempted some 6,000 times a second, against 3 times with igb. How long the loop looks on before
+  it sleeps (0 to 50 µs) makes no difference to it.
 """
 
 
