@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from emudev_core.client import DeviceClient
+from emudev_core.closing import Closing
 
 from .capabilities import (
     FIRST_EXTENDED,
@@ -154,7 +154,7 @@ class GuestIntx:
             self.fd = None
 
 
-class GuestFunction:
+class GuestFunction(Closing):
     """See the module.
 
     Args:
@@ -189,17 +189,6 @@ class GuestFunction:
         self._memory = Memory(client)
         self._places: dict[int, int] | None = None
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- configuration space
 
