@@ -17,8 +17,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final
+
+from emudev_core.closing import Closing
 
 PEER_CORE: Final = 0
 DUT_CORE: Final = 1
@@ -44,7 +45,7 @@ def dpdk_version() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-class Program:
+class Program(Closing):
     """A process whose output is read, and that is typed to; ended with the context.
 
     Args:
@@ -119,17 +120,6 @@ class Program:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Dpdk(Program):
