@@ -1,4 +1,4 @@
-"""What the tests of the control side share: names, a host, and descriptors that are counted."""
+"""What the tests of the control side share: names, a host, ends, descriptors that are counted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from emudev_core.device import Device
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors, left_open
-from emudev_memif.testing import HandMade, memory_file
-from emudev_memif.testing.steps import RING
+from emudev_memif.testing import HandMade, records
+from emudev_memif.testing.ends import Client, Server
+from emudev_memif.testing.steps import RING, start
 
 _numbers = itertools.count()
 
@@ -69,7 +71,29 @@ def reach(host: Host, name: str) -> Iterator[Callable[..., HandMade]]:
 
 
 @pytest.fixture
+def device(host: Host, name: str) -> Device:
+    """A server of two pairs, with its link up."""
+    return start(host, f"emu_memif,role=server,socket={name},id=5,queues=2")[0]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server's end of the protocol, without a socket."""
+    made = Server()
+    yield made
+    made.protocol.gone()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A client's end of the protocol, without a socket."""
+    made = Client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def file() -> Iterator[int]:
-    fd = memory_file(cookies=(0, RING))
+    fd = records.memory_file(cookies=(0, RING))
     yield fd
     os.close(fd)

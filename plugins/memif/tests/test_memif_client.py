@@ -17,17 +17,7 @@ from emudev_core.errors import ConfigError
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors
 from emudev_memif import channel, client
-from emudev_memif.testing import (
-    ACK,
-    MemifServer,
-    add_region,
-    add_ring,
-    connect,
-    disconnect,
-    hello,
-    init,
-    reason_of,
-)
+from emudev_memif.testing import MemifServer, records
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +50,13 @@ def test_it_offers_what_it_was_configured_for(host: Host, name: str, server: Mem
     size = struct.unpack_from("<Q", server.messages[1], 4)[0]
     assert size >= 4 * ring + 4 * 8 * 2048
     assert server.messages == [
-        init(5, b"abc", name=b"emudev 0.1.0"),
-        add_region(0, size),
-        add_ring(True, 0, 0, 0, 3),
-        add_ring(True, 1, 0, ring, 3),
-        add_ring(False, 0, 0, 2 * ring, 3),
-        add_ring(False, 1, 0, 3 * ring, 3),
-        connect(b"memif_emudev_5"),
+        records.init(5, b"abc", name=b"emudev 0.1.0"),
+        records.add_region(0, size),
+        records.add_ring(True, 0, 0, 0, 3),
+        records.add_ring(True, 1, 0, ring, 3),
+        records.add_ring(False, 0, 0, 2 * ring, 3),
+        records.add_ring(False, 1, 0, 3 * ring, 3),
+        records.connect(b"memif_emudev_5"),
     ]
     host.loop.turn(0.01)
     assert device.get_attr("carrier") is True
@@ -83,8 +73,8 @@ def test_it_offers_what_it_was_configured_for(host: Host, name: str, server: Mem
 def test_its_memory_can_not_be_shrunk(host: Host, name: str, server: MemifServer) -> None:
     start(host, name)
     hand = server.accept()
-    assert hand.receive()[0] == init(5, name=b"emudev 0.1.0")
-    hand.send(ACK)
+    assert hand.receive()[0] == records.init(5, name=b"emudev 0.1.0")
+    hand.send(records.ACK)
     _, (memory,) = hand.receive()
     with pytest.raises(PermissionError):
         os.ftruncate(memory, 4096)
@@ -94,12 +84,12 @@ def test_its_memory_can_not_be_shrunk(host: Host, name: str, server: MemifServer
 @pytest.mark.parametrize(
     ("greeting", "rings", "log2"),
     [
-        (hello(c2s=0, s2c=0), 2, 10),
-        (hello(c2s=1, s2c=0), 3, 10),
-        (hello(c2s=300, s2c=300), 6, 10),
-        (hello(log2=4), 6, 4),
-        (hello(log2=14), 6, 10),
-        (hello(region=0), 6, 10),
+        (records.hello(c2s=0, s2c=0), 2, 10),
+        (records.hello(c2s=1, s2c=0), 3, 10),
+        (records.hello(c2s=300, s2c=300), 6, 10),
+        (records.hello(log2=4), 6, 4),
+        (records.hello(log2=14), 6, 10),
+        (records.hello(region=0), 6, 10),
     ],
 )
 def test_it_makes_no_more_than_the_server_takes(
@@ -116,7 +106,7 @@ def test_it_makes_no_more_than_the_server_takes(
 
 
 def test_a_server_that_takes_no_rings_is_left(host: Host, name: str, address: bytes) -> None:
-    with MemifServer(host.loop.turn, address, hello(log2=0)) as server:
+    with MemifServer(host.loop.turn, address, records.hello(log2=0)) as server:
         start(host, name)
         assert server.accept().refused() == "The server takes rings of 2**0 descriptors"
 
@@ -186,7 +176,7 @@ def test_it_comes_back_to_a_server_that_sent_it_away(
     server.join()
     until(lambda: device.get_attr("carrier"))
     assert server.hand is not None
-    server.hand.send(disconnect(b"come again"))
+    server.hand.send(records.disconnect(b"come again"))
     until(lambda: not device.get_attr("carrier"))
     assert device.get_attr("status") == "come again"
     server.hand.close()
@@ -200,7 +190,7 @@ def test_a_server_that_acknowledges_and_leaves_has_not_taken_it(
     device = start(host, name)
     hand = server.accept()
     hand.receive()
-    hand.send(ACK)
+    hand.send(records.ACK)
     hand.close()
     until(lambda: device.get_attr("refusals") == 1)
     assert device.get_attr("connects") == 0
@@ -222,7 +212,7 @@ def test_a_server_that_says_nothing_is_left_in_time(
 ) -> None:
     monkeypatch.setattr(channel, "HANDSHAKE", 0.05)
     with MemifServer(host.loop.turn, address, b"") as server:
-        server._greeting = hello()[:0]
+        server._greeting = records.hello()[:0]
         start(host, name)
         end = time.monotonic() + 3
         while time.monotonic() < end:
@@ -241,7 +231,7 @@ def test_a_server_that_says_nothing_is_left_in_time(
                 continue
             break
         sock.close()
-        assert reason_of(data).startswith("Timeout")
+        assert records.reason_of(data).startswith("Timeout")
 
 
 def test_a_link_that_goes_down_leaves_and_one_that_comes_up_returns(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +30,13 @@ from emudev_memif.protocol import (
     Up,
 )
 from emudev_memif.regions import check_memory
-from emudev_memif.testing import (
-    ACK,
-    add_region,
-    add_ring,
-    connect,
-    connected,
-    disconnect,
-    event_file,
-    hello,
-    init,
-    memory_file,
-)
+from emudev_memif.testing import records
 from emudev_memif.testing.ends import RING, Client, Server, make_descriptors
 from emudev_memif.wire import Hello, MessageType
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
 RECORDED = tomllib.loads((Path(__file__).parent / "golden" / "dpdk-22.11.11.toml").read_text())
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.protocol.gone()
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client()
-    yield made
-    made.close()
 
 
 # -- sound handshakes
@@ -72,14 +46,18 @@ def test_a_server_greets_with_its_limits_as_indices() -> None:
     greeting = ServerProtocol(
         Hello(name=b"emudev", max_s2c_ring=1, max_c2s_ring=1), lambda id: None
     ).pending()
-    assert greeting == (hello(name=b"emudev", s2c=1, c2s=1), None)
+    assert greeting == (records.hello(name=b"emudev", s2c=1, c2s=1), None)
 
 
 def test_a_server_takes_what_dpdk_sends_and_answers_each_record() -> None:
     server = Server(pairs=2, secret=b"abc")
     events = []
     for number, step in enumerate(RECORDED["client"]):
-        make = {None: None, "memory": lambda: memory_file(8454656), "eventfd": event_file}
+        make = {
+            None: None,
+            "memory": lambda: records.memory_file(8454656),
+            "eventfd": records.event_file,
+        }
         maker = make[step.get("fd")]
         fds = [] if maker is None else [maker()]
         events += server.give(bytes.fromhex(step["hex"]).ljust(128, b"\0"), *fds)
@@ -97,10 +75,10 @@ def test_a_server_takes_what_dpdk_sends_and_answers_each_record() -> None:
         ("S2C ring 0", RingPlace(0, 0x8100, 10)),
         ("S2C ring 1", RingPlace(0, 0xC180, 10)),
     ]
-    assert server.sent == [ACK] * 6
+    assert server.sent == [records.ACK] * 6
     server.protocol.connected("memif_emudev_7")
     server.collect()
-    assert server.sent[-1] == connected(b"memif_emudev_7")
+    assert server.sent[-1] == records.connected(b"memif_emudev_7")
     assert server.protocol.state is State.CONNECTED
     for fd in (*(r.fd for r in offered.regions), *(r.fd for r in offered.rings)):
         os.close(fd)
@@ -108,14 +86,21 @@ def test_a_server_takes_what_dpdk_sends_and_answers_each_record() -> None:
 
 def test_a_client_sends_one_record_for_each_that_it_gets(client: Client) -> None:
     events = []
-    for answer in (hello(), ACK, ACK, ACK, ACK, connected(b"net_memif0")):
+    for answer in (
+        records.hello(),
+        records.ACK,
+        records.ACK,
+        records.ACK,
+        records.ACK,
+        records.connected(b"net_memif0"),
+    ):
         events += client.give(answer)
     assert client.sent == [
-        (init(7, b"abc", name=b"emudev"), None),
-        (add_region(0, 1 << 20), client.memory),
-        (add_ring(True, 0, 0, 0), client.c2s),
-        (add_ring(False, 0, 0, RING), client.s2c),
-        (connect(b"memif_emudev_0"), None),
+        (records.init(7, b"abc", name=b"emudev"), None),
+        (records.add_region(0, 1 << 20), client.memory),
+        (records.add_ring(True, 0, 0, 0), client.c2s),
+        (records.add_ring(False, 0, 0, RING), client.s2c),
+        (records.connect(b"memif_emudev_0"), None),
     ]
     assert [type(event) for event in events] == [Greeted, Accepted, Up]
     assert events[0].server == "by hand"
@@ -144,17 +129,17 @@ def test_a_client_is_told_why_dpdk_leaves(client: Client) -> None:
 def test_a_client_asks_for_2_0_of_any_range_that_has_it(
     client: Client, versions: tuple[int, int]
 ) -> None:
-    client.give(hello(*versions))
+    client.give(records.hello(*versions))
     assert client.sent[0][0][2:4] == b"\x00\x02"
 
 
 def test_regions_and_rings_may_be_mixed_as_long_as_the_region_comes_first(server: Server) -> None:
     server.claim()
-    server.give(add_region(0), memory_file())
-    server.give(add_ring(False, 0, 0, 0), event_file())
-    server.give(add_region(1), memory_file())
-    server.give(add_ring(True, 0, 1, 0), event_file())
-    (offered,) = server.give(connect())
+    server.give(records.add_region(0), records.memory_file())
+    server.give(records.add_ring(False, 0, 0, 0), records.event_file())
+    server.give(records.add_region(1), records.memory_file())
+    server.give(records.add_ring(True, 0, 1, 0), records.event_file())
+    (offered,) = server.give(records.connect())
     assert [(ring.c2s, ring.place.region) for ring in offered.rings] == [(True, 1), (False, 0)]
     for fd in (*(r.fd for r in offered.regions), *(r.fd for r in offered.rings)):
         os.close(fd)
@@ -162,11 +147,11 @@ def test_regions_and_rings_may_be_mixed_as_long_as_the_region_comes_first(server
 
 def test_a_secret_of_24_bytes_needs_no_nul() -> None:
     server = Server(secret=b"abcdefghijklmnopqrstuvwx")
-    assert server.give(init(7, b"abcdefghijklmnopqrstuvwx"))[0] == Claimed(7, "by hand")
+    assert server.give(records.init(7, b"abcdefghijklmnopqrstuvwx"))[0] == Claimed(7, "by hand")
 
 
 def test_no_secret_admits_a_client_that_sends_one(server: Server) -> None:
-    assert server.give(init(7, b"anything"))[0] == Claimed(7, "by hand")
+    assert server.give(records.init(7, b"anything"))[0] == Claimed(7, "by hand")
 
 
 # -- tables
@@ -182,14 +167,14 @@ def test_every_state_but_the_end_can_be_left_and_takes_disconnect(table: Any) ->
 
 SERVER_STATES = [State.GREETED, State.CLAIMED, State.OFFERED, State.COMPLETE, State.CONNECTED]
 SOUND = {
-    MessageType.ACK: ACK,
-    MessageType.HELLO: hello(),
-    MessageType.INIT: init(7),
-    MessageType.ADD_REGION: add_region(1),
-    MessageType.ADD_RING: add_ring(True, 1, 0, 4 * RING),
-    MessageType.CONNECT: connect(),
-    MessageType.CONNECTED: connected(),
-    MessageType.DISCONNECT: disconnect(),
+    MessageType.ACK: records.ACK,
+    MessageType.HELLO: records.hello(),
+    MessageType.INIT: records.init(7),
+    MessageType.ADD_REGION: records.add_region(1),
+    MessageType.ADD_RING: records.add_ring(True, 1, 0, 4 * RING),
+    MessageType.CONNECT: records.connect(),
+    MessageType.CONNECTED: records.connected(),
+    MessageType.DISCONNECT: records.disconnect(),
 }
 
 
@@ -198,12 +183,12 @@ def _server_in(state: State) -> tuple[Server, list[int]]:
     server = Server()
     handed: list[int] = []
     if state is State.CLAIMED:
-        server.give(init(7))
+        server.give(records.init(7))
     elif state is State.OFFERED:
         server.offer()
     elif state in (State.COMPLETE, State.CONNECTED):
         server.offer()
-        (offered,) = server.give(connect())
+        (offered,) = server.give(records.connect())
         handed = [*(r.fd for r in offered.regions), *(r.fd for r in offered.rings)]
         if state is State.CONNECTED:
             server.protocol.connected("x")
@@ -220,8 +205,8 @@ def test_a_server_takes_what_its_table_has_and_refuses_the_rest(
 ) -> None:
     server, handed = _server_in(state)
     fds = {
-        MessageType.ADD_REGION: [memory_file],
-        MessageType.ADD_RING: [event_file],
+        MessageType.ADD_REGION: [records.memory_file],
+        MessageType.ADD_RING: [records.event_file],
     }.get(kind, [])
     events = server.give(SOUND[kind], *(make() for make in fds))
     if (state, kind) in SERVER:
@@ -305,7 +290,7 @@ def test_a_client_survives_anything_in_any_state(
 
 
 def test_a_check_that_refuses_leaves_the_descriptor_to_be_closed() -> None:
-    fd = memory_file(4096)
+    fd = records.memory_file(4096)
     with pytest.raises(PeerError):
         check_memory(fd, 4097, 0, 1 << 20)
     os.close(fd)  # it was still there

@@ -6,17 +6,14 @@ Expectations: memif.md 2 and 8. Records are built of numbers by `emudev_memif.te
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from emudev_core.testing.builders import descriptors
-from emudev_memif.protocol import (
-    Closed,
-    State,
-)
-from emudev_memif.testing import (
+from emudev_memif.protocol import Closed, State
+from emudev_memif.testing.ends import RING, Client, Server, make_descriptors
+from emudev_memif.testing.records import (
     ACK,
     add_region,
     add_ring,
@@ -29,23 +26,8 @@ from emudev_memif.testing import (
     memory_file,
     record,
 )
-from emudev_memif.testing.ends import RING, Client, Server, make_descriptors
 
 pytestmark = pytest.mark.usefixtures("tidy")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.protocol.gone()
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client()
-    yield made
-    made.close()
 
 
 # -- what bad records get: a server

@@ -15,28 +15,8 @@ from emudev_core.events import EventChannel, EventKind
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors
 from emudev_memif import channel, server
-from emudev_memif.testing import (
-    ACK,
-    HandMade,
-    MemifClient,
-    add_region,
-    add_ring,
-    connect,
-    connected,
-    disconnect,
-    event_file,
-    hello,
-    init,
-    memory_file,
-    reason_of,
-)
+from emudev_memif.testing import HandMade, MemifClient, records
 from emudev_memif.testing.steps import RING, offer, start
-
-
-@pytest.fixture
-def device(host: Host, name: str) -> Device:
-    return start(host, f"emu_memif,role=server,socket={name},id=5,queues=2")[0]
-
 
 # -- sound ones
 
@@ -45,7 +25,7 @@ def test_the_first_record_promises_what_the_interface_has(
     device: Device, reach: Callable[..., HandMade]
 ) -> None:
     hand = reach(greeted=False)
-    assert hand.receive() == (hello(name=b"emudev 0.1.0", s2c=1, c2s=1), [])
+    assert hand.receive() == (records.hello(name=b"emudev 0.1.0", s2c=1, c2s=1), [])
 
 
 def test_a_whole_handshake_record_by_record(
@@ -54,8 +34,8 @@ def test_a_whole_handshake_record_by_record(
     assert device.address.startswith("memif:abstract:emudev-test-")
     hand = reach()
     offer(hand, file)
-    hand.send(connect(b"net_memif0"))
-    hand.expect(connected(b"memif_emudev_5"))
+    hand.send(records.connect(b"net_memif0"))
+    hand.expect(records.connected(b"memif_emudev_5"))
     assert device.get_attr("carrier") is True
     assert device.get_attr("peer") == "by hand"
     assert device.get_attr("peer_interface") == "net_memif0"
@@ -75,14 +55,14 @@ def test_a_client_that_sends_ahead_is_served(
     device: Device, reach: Callable[..., HandMade], file: int
 ) -> None:
     hand = reach()
-    hand.send(init(5))
-    hand.send(add_region(0, 1 << 20), file)
+    hand.send(records.init(5))
+    hand.send(records.add_region(0, 1 << 20), file)
     for c2s in (True, False):
-        hand.give(add_ring(c2s, 0, 0, 0 if c2s else RING, 4), event_file())
-    hand.send(connect())
+        hand.give(records.add_ring(c2s, 0, 0, 0 if c2s else RING, 4), records.event_file())
+    hand.send(records.connect())
     for _ in range(4):
-        hand.expect(ACK)
-    hand.expect(connected(b"memif_emudev_5"))
+        hand.expect(records.ACK)
+    hand.expect(records.connected(b"memif_emudev_5"))
 
 
 def test_a_flood_of_regions_is_answered_at_the_pace_of_its_reader(
@@ -91,14 +71,14 @@ def test_a_flood_of_regions_is_answered_at_the_pace_of_its_reader(
     hand = reach()
     hand.sock.setblocking(True)
     hand.sock.settimeout(3)
-    file = memory_file(4096)
-    hand.send(init(5))
+    file = records.memory_file(4096)
+    hand.send(records.init(5))
     sent = 0
     hand.sock.setblocking(False)
     for index in range(256):
         for _ in range(50):
             try:
-                hand.send(add_region(index, 4096), file)
+                hand.send(records.add_region(index, 4096), file)
             except BlockingIOError:
                 host.loop.turn(0.001)
             else:
@@ -106,7 +86,7 @@ def test_a_flood_of_regions_is_answered_at_the_pace_of_its_reader(
                 break
     os.close(file)
     for _ in range(1 + sent):
-        hand.expect(ACK)
+        hand.expect(records.ACK)
     assert sent == 256
 
 
@@ -124,10 +104,10 @@ def test_several_interfaces_share_one_socket(host: Host, name: str) -> None:
     keys = f"emu_memif,role=server,socket={name}"
     one, two = start(host, f"{keys},id=1,queues=1", f"{keys},id=2,queues=3")
     with MemifClient(host.loop.turn, b"\0" + name.encode(), 2, pairs=3) as second:
-        assert second.answer == connected(b"memif_emudev_2")
+        assert second.answer == records.connected(b"memif_emudev_2")
         assert (one.get_attr("carrier"), two.get_attr("carrier")) == (False, True)
         with MemifClient(host.loop.turn, b"\0" + name.encode(), 1) as first:
-            assert first.answer == connected(b"memif_emudev_1")
+            assert first.answer == records.connected(b"memif_emudev_1")
             one.stop()  # the other one and the socket stay
             assert two.get_attr("carrier") is True
             with pytest.raises(AssertionError, match=r"ID not found|came"):
@@ -145,7 +125,7 @@ def test_one_number_is_for_one_interface_of_a_socket(host: Host, name: str) -> N
 def test_a_number_of_its_own_may_differ_from_the_devices(host: Host, name: str) -> None:
     start(host, f"emu_memif,role=server,socket={name},id=1,memif-id=4000000000")
     with MemifClient(host.loop.turn, b"\0" + name.encode(), 4000000000) as client:
-        assert client.answer == connected(b"memif_emudev_1")
+        assert client.answer == records.connected(b"memif_emudev_1")
 
 
 def test_two_servers_of_one_process_must_agree_about_the_file(host: Host, tmp_path: Path) -> None:
@@ -164,10 +144,10 @@ def test_a_client_waits_until_the_link_comes_up(
 ) -> None:
     (device,) = start(host, f"emu_memif,role=server,socket={name},id=5", link=False)
     hand = reach()
-    hand.send(init(5))
+    hand.send(records.init(5))
     assert hand.quiet()
     device.set_attr("link", True)
-    hand.expect(ACK)
+    hand.expect(records.ACK)
 
 
 def test_a_client_that_goes_while_it_waits_leaves_the_interface_free(
@@ -175,14 +155,14 @@ def test_a_client_that_goes_while_it_waits_leaves_the_interface_free(
 ) -> None:
     (device,) = start(host, f"emu_memif,role=server,socket={name},id=5", link=False)
     first = reach()
-    first.send(init(5))
+    first.send(records.init(5))
     assert first.quiet()
     first.close()
     until(lambda: device.get_attr("refusals") == 1)
     device.set_attr("link", True)
     second = reach()
-    second.send(init(5))
-    second.expect(ACK)
+    second.send(records.init(5))
+    second.expect(records.ACK)
 
 
 def test_a_link_that_goes_down_sends_the_client_away(
@@ -190,8 +170,8 @@ def test_a_link_that_goes_down_sends_the_client_away(
 ) -> None:
     hand = reach()
     offer(hand, file)
-    hand.send(connect())
-    hand.expect(connected(b"memif_emudev_5"))
+    hand.send(records.connect())
+    hand.expect(records.connected(b"memif_emudev_5"))
     device.set_attr("link", False)
     assert hand.refused() == "Link is down"
     assert device.get_attr("carrier") is False
@@ -240,7 +220,7 @@ def test_whoever_leaves_nothing_is_left_and_the_next_one_is_served(
             assert device.get_queue_info(3).size == 1 << log2
             assert client.hand is not None
             if how == "word":
-                client.hand.send(disconnect(b"enough"))
+                client.hand.send(records.disconnect(b"enough"))
                 assert client.hand.ended()
                 assert device.get_attr("status") == "enough"
             elif how == "stop":
@@ -263,7 +243,7 @@ def test_a_second_client_is_refused_and_the_first_one_stays(
 ) -> None:
     with MemifClient(host.loop.turn, b"\0" + name.encode(), 5):
         hand = reach()
-        hand.send(init(5))
+        hand.send(records.init(5))
         assert hand.refused() == "Already connected"
         assert device.get_attr("carrier") is True
 
@@ -337,8 +317,8 @@ def test_a_silent_client_is_sent_away_in_time(
     monkeypatch.setattr(channel if after == "HELLO" else server, "HANDSHAKE", 0.05)
     hand = reach()
     if after == "INIT":
-        hand.send(init(5))
-        hand.expect(ACK)
+        hand.send(records.init(5))
+        hand.expect(records.ACK)
     assert hand.refused().startswith("Timeout: no connection within")
 
 
@@ -369,10 +349,10 @@ def test_nobody_keeps_a_stopping_server(
     host: Host, device: Device, reach: Callable[..., HandMade]
 ) -> None:
     silent, waiting = reach(), reach()
-    waiting.send(init(5))
-    waiting.expect(ACK)
+    waiting.send(records.init(5))
+    waiting.expect(records.ACK)
     device.stop()
-    assert reason_of(silent.receive()[0]) == "The server has stopped"
-    assert reason_of(waiting.receive()[0]) == "Interface has stopped"
+    assert records.reason_of(silent.receive()[0]) == "The server has stopped"
+    assert records.reason_of(waiting.receive()[0]) == "Interface has stopped"
     with pytest.raises(ConnectionRefusedError):
         reach()

@@ -10,23 +10,8 @@ import pytest
 from emudev_core.device import Device
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors
-from emudev_memif.testing import (
-    ACK,
-    HandMade,
-    MemifClient,
-    add_region,
-    add_ring,
-    connect,
-    init,
-    memory_file,
-)
+from emudev_memif.testing import HandMade, MemifClient, records
 from emudev_memif.testing.steps import RING, offer, start
-
-
-@pytest.fixture
-def device(host: Host, name: str) -> Device:
-    return start(host, f"emu_memif,role=server,socket={name},id=5,queues=2")[0]
-
 
 # -- bad ones
 
@@ -44,10 +29,10 @@ def test_rings_without_cookie_are_refused_at_connect(
     device: Device, reach: Callable[..., HandMade], cookies: tuple[int, ...], reason: str
 ) -> None:
     before = descriptors()
-    file = memory_file(cookies=cookies)
+    file = records.memory_file(cookies=cookies)
     hand = reach()
     offer(hand, file)
-    hand.send(connect())
+    hand.send(records.connect())
     assert hand.refused() == reason
     os.close(file)
     hand.close()
@@ -58,11 +43,11 @@ def test_rings_without_cookie_are_refused_at_connect(
 def test_memory_that_shrinks_before_connect_is_refused(
     device: Device, reach: Callable[..., HandMade]
 ) -> None:
-    file = memory_file(cookies=(0, RING), seal=False)
+    file = records.memory_file(cookies=(0, RING), seal=False)
     hand = reach()
     offer(hand, file)
     os.ftruncate(file, 4096)
-    hand.send(connect())
+    hand.send(records.connect())
     assert hand.refused().startswith("Region 0 can't be mapped")
     os.close(file)
 
@@ -70,12 +55,12 @@ def test_memory_that_shrinks_before_connect_is_refused(
 def test_memory_that_can_not_be_written_is_refused(
     device: Device, reach: Callable[..., HandMade]
 ) -> None:
-    file = memory_file(cookies=(0, RING))
+    file = records.memory_file(cookies=(0, RING))
     readable = os.open(f"/proc/self/fd/{file}", os.O_RDONLY)
     os.close(file)
     hand = reach()
     offer(hand, readable)
-    hand.send(connect())
+    hand.send(records.connect())
     assert hand.refused() == "Region 0 can't be mapped: Permission denied"
     os.close(readable)
 
@@ -84,11 +69,11 @@ def test_unsealed_memory_is_refused_where_that_is_asked_for(
     host: Host, name: str, reach: Callable[..., HandMade]
 ) -> None:
     start(host, f"emu_memif,role=server,socket={name},id=5,unsealed=refuse")
-    file = memory_file(seal=False)
+    file = records.memory_file(seal=False)
     hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(), file)
+    hand.send(records.init(5))
+    hand.expect(records.ACK)
+    hand.send(records.add_region(), file)
     assert hand.refused() == "Invalid region: it is not sealed against shrinking"
     os.close(file)
 
@@ -96,12 +81,12 @@ def test_unsealed_memory_is_refused_where_that_is_asked_for(
 def test_unsealed_memory_is_warned_about_otherwise(
     device: Device, reach: Callable[..., HandMade], caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = memory_file(seal=False)
+    file = records.memory_file(seal=False)
     hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(), file)
-    hand.expect(ACK)
+    hand.send(records.init(5))
+    hand.expect(records.ACK)
+    hand.send(records.add_region(), file)
+    hand.expect(records.ACK)
     os.close(file)
     assert "can still truncate the memory" in caplog.text
 
@@ -111,11 +96,11 @@ def test_memory_above_the_limit_is_refused(
 ) -> None:
     start(host, f"emu_memif,role=server,socket={name},id=5,memory-limit=1")
     hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(0, 1 << 20), file)
-    hand.expect(ACK)
-    hand.send(add_region(1, 4096), file)
+    hand.send(records.init(5))
+    hand.expect(records.ACK)
+    hand.send(records.add_region(0, 1 << 20), file)
+    hand.expect(records.ACK)
+    hand.send(records.add_region(1, 4096), file)
     assert hand.refused() == "Invalid region size: 1052672 bytes in all, 1048576 are allowed"
 
 
@@ -123,13 +108,13 @@ def test_an_eventfd_that_waits_is_made_one_that_does_not(
     device: Device, reach: Callable[..., HandMade], file: int
 ) -> None:
     hand = reach()
-    hand.send(init(5))
-    hand.expect(ACK)
-    hand.send(add_region(0, 1 << 20), file)
-    hand.expect(ACK)
+    hand.send(records.init(5))
+    hand.expect(records.ACK)
+    hand.send(records.add_region(0, 1 << 20), file)
+    hand.expect(records.ACK)
     fd = os.eventfd(0, os.EFD_CLOEXEC)
-    hand.send(add_ring(), fd)
-    hand.expect(ACK)
+    hand.send(records.add_ring(), fd)
+    hand.expect(records.ACK)
     assert not os.get_blocking(fd)
     os.close(fd)
 
@@ -147,7 +132,7 @@ def test_many_descriptors_on_one_record_are_all_closed(
 ) -> None:
     before = descriptors()
     hand = reach()
-    hand.send(init(5), *[file] * 253)
+    hand.send(records.init(5), *[file] * 253)
     assert hand.refused() == "INIT comes with no file descriptor, not 253"
     hand.close()
     assert descriptors() == before

@@ -11,9 +11,7 @@ import pytest
 
 from emudev_core.errors import ConfigError, TransportError
 from emudev_core.host import Host
-from emudev_memif.testing import (
-    HandMade,
-)
+from emudev_memif.testing import HandMade
 from emudev_memif.testing.steps import start
 
 # -- sockets

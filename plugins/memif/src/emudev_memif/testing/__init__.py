@@ -8,45 +8,14 @@ with the seconds that it may take, such as ``host.loop.turn``.
         client.send([b"..."])
         client.receive()                     # -> [b"..."]
 
-`ends` has both ends of the protocol without a socket, `steps` what tests of servers do again and
-again.
+`records` has every message of the control socket, `ends` both ends of the protocol without a
+socket, `steps` what tests of servers do again and again.
 
 Source: memif.md.
 """
 
+from . import records
 from .peers import MemifClient, MemifServer
-from .records import (
-    ACK,
-    COOKIE,
-    HandMade,
-    add_region,
-    add_ring,
-    connect,
-    connected,
-    disconnect,
-    event_file,
-    hello,
-    init,
-    memory_file,
-    reason_of,
-    record,
-)
+from .records import HandMade
 
-__all__ = [
-    "ACK",
-    "COOKIE",
-    "HandMade",
-    "MemifClient",
-    "MemifServer",
-    "add_region",
-    "add_ring",
-    "connect",
-    "connected",
-    "disconnect",
-    "event_file",
-    "hello",
-    "init",
-    "memory_file",
-    "reason_of",
-    "record",
-]
+__all__ = ["HandMade", "MemifClient", "MemifServer", "records"]
