@@ -40,13 +40,11 @@ from emudev_net.primitives import (
     load64_relaxed,
     now_ns,
     pause,
-    poll,
-    read,
-    signal_eventfd,
     store16_release,
     store64,
     store64_relaxed,
 )
+from emudev_net.system_calls import poll, read, signal_eventfd
 
 LOG2: Final = 10
 BUFFER: Final = 2048

@@ -19,16 +19,8 @@ from emudev_net.fast_wait import FastWait
 from emudev_net.flow import Flow
 from emudev_net.jit import compile_now, jit_wanted, queue_kernel
 from emudev_net.memory_queues import MemorySink, MemorySource
-from emudev_net.primitives import (
-    Words,
-    drop_handle,
-    load32,
-    load64,
-    plain_handle,
-    raise_signal,
-    read,
-    store64,
-)
+from emudev_net.primitives import Words, drop_handle, load32, load64, plain_handle, store64
+from emudev_net.system_calls import raise_signal, read
 
 REGION, TAIL = 0, 0x2000
 

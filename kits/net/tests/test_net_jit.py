@@ -268,7 +268,8 @@ def test_kernels_of_several_packages_keep_the_addresses_that_they_take(package, 
     # wherever the object holds it.
     source = """
         from emudev_net.jit import queue_kernel
-        from emudev_net.primitives import now_ns, write, errno
+        from emudev_net.primitives import now_ns
+        from emudev_net.system_calls import errno, write
 
         @queue_kernel
         def tick(state: int, burst: int, rows: int) -> int:

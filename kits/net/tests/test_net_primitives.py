@@ -1,37 +1,12 @@
 """Primitives do the same compiled and as plain Python."""
 
-import ctypes
-import errno as numbers
-import mmap
-import os
-import select
-import signal
 import struct
-import time
 
 import pytest
 
 from emudev_net import primitives as p
 from emudev_net.jit import jit_wanted, queue_kernel
 from emudev_net.primitives import Words
-from emudev_net.testing import Probe
-from emudev_net.testing import probes as compile_probes
-
-
-@pytest.fixture(scope="module")
-def all_native():
-    functions = sorted(p.ALL, key=lambda f: f.__name__)
-    return dict(zip(functions, compile_probes(*functions), strict=True))
-
-
-@pytest.fixture(params=["compiled", "plain"])
-def call(request, all_native):
-    """`call(primitive, ...)`, compiled or plain."""
-    if request.param == "plain":
-        return lambda function, *a: Probe(function)(*a)
-    if not jit_wanted():
-        pytest.skip("kernels are not compiled here")
-    return lambda function, *a: all_native[function](*a)
 
 
 @pytest.fixture
@@ -133,91 +108,11 @@ def test_the_clock_is_monotonic_nanoseconds(call):
     assert before <= call(p.now_ns) <= time.monotonic_ns()
 
 
-def test_system_calls_move_bytes_and_tell_their_error(call):
-    words = Words(16)
-    words[0] = int.from_bytes(b"packet 1", "little")
-    words[1] = int.from_bytes(b"packet 2", "little")
-    at = words.address
-    reader, writer = os.pipe2(os.O_NONBLOCK)
-    try:
-        assert call(p.write, writer, at, 8) == 8
-        assert call(p.read, reader, at + 16, 64) == 8
-        assert words[2] == words[0]
-        words[8], words[9], words[10], words[11] = at + 8, 4, at, 3
-        assert call(p.writev, writer, at + 64, 2) == 7
-        words[8], words[9], words[10], words[11] = at + 24, 2, at + 32, 100
-        assert call(p.readv, reader, at + 64, 2) == 7
-        assert bytes(words.view[3:5]) == b"pa\0\0\0\0\0\0" + b"ckpac\0\0\0"
-        assert call(p.read, reader, at, 8) == -1
-        assert call(p.write, -1, at, 8) == -1
-    finally:
-        os.close(reader)
-        os.close(writer)
+def test_the_time_of_day_is_nanoseconds_of_utc(call):
+    import time
 
-
-def test_errno_is_that_of_the_call_before(jit, compiled_or_plain):
-    @queue_kernel
-    def failing(state: int, burst: int, rows: int) -> int:
-        if p.write(rows, state, 1) != -1:
-            return 0
-        return p.errno()
-
-    compiled_or_plain(failing)
-    words = Words(1)
-    assert failing(words.address, 0, -1) == numbers.EBADF
-    reader, writer = os.pipe2(os.O_NONBLOCK)
-    try:
-        assert failing(words.address, 0, reader) == numbers.EBADF
-        fd = os.eventfd(0, os.EFD_NONBLOCK)
-        try:
-            assert failing(words.address, 0, fd) == numbers.EINVAL
-        finally:
-            os.close(fd)
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def test_an_eventfd_is_signalled(call):
-    fd = os.eventfd(0, os.EFD_NONBLOCK)
-    try:
-        assert call(p.signal_eventfd, fd) == 8
-        assert call(p.signal_eventfd, fd) == 8
-        assert os.eventfd_read(fd) == 2
-    finally:
-        os.close(fd)
-    assert call(p.signal_eventfd, -1) == -1
-
-
-def test_a_timer_is_set_to_a_time_of_the_monotonic_clock(call):
-    libc = ctypes.CDLL(None)
-    fd = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC)
-    try:
-        assert call(p.set_timer, fd, time.monotonic_ns() + 3_600_000_000_000) == 0
-        assert select.select([fd], [], [], 0)[0] == []
-        assert call(p.set_timer, fd, 1_000_000_001) == 0  # long ago: at once, and once
-        assert int.from_bytes(os.read(fd, 8), "little") == 1
-        assert select.select([fd], [], [], 0)[0] == []
-    finally:
-        os.close(fd)
-    assert call(p.set_timer, fd, 1) == -1
-
-
-def test_poll_tells_which_descriptors_are_ready(call):
-    ready, idle = (os.eventfd(n, os.EFD_NONBLOCK) for n in (1, 0))
-    records = Words(3)
-    try:
-        # i32 descriptor, i16 events, i16 result; POLLIN is 1, POLLOUT 4
-        packed = struct.pack("<ihhihhihh", ready, 1, 0, idle, 1, 0, -1, 1, 0)
-        ctypes.memmove(records.address, packed, len(packed))
-        assert call(p.poll, records.address, 3, -1) == 1
-        results = struct.unpack("<ihhihhihh", ctypes.string_at(records.address, 24))[2::3]
-        assert results == (1, 0, 0)
-        assert call(p.poll, records.address + 8, 2, 0) == 0
-    finally:
-        os.close(ready)
-        os.close(idle)
-    assert call(p.poll, 1, 1, 0) == -1  # no such address
+    before = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    assert before <= call(p.realtime_ns) <= time.clock_gettime_ns(time.CLOCK_REALTIME)
 
 
 @pytest.mark.skipif(not jit_wanted(), reason="kernels are not compiled here")
@@ -251,49 +146,6 @@ def test_words_lie_on_a_cache_line_and_hold_signed_numbers():
         words[3] = 1
     with pytest.raises(ValueError, match="value"):
         words[0] = 1 << 63
-
-
-def test_memory_is_mapped_over_what_was_there(call):
-    page = mmap.PAGESIZE
-    with mmap.mmap(-1, 2 * page) as area:
-        area[:] = b"x" * 2 * page
-        held = ctypes.c_char.from_buffer(area)
-        at = ctypes.addressof(held)
-        # PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-        assert call(p.mmap, at + page, page, 3, 0x32, -1, 0) == at + page
-        assert area[page - 1 : page + 1] == b"x\0"
-        assert call(p.mmap, at + 1, page, 3, 0x32, -1, 0) == -1
-        del held
-
-
-def test_the_action_of_a_signal_is_read_and_set_and_the_signal_raised(call):
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    try:
-        old = Words(20)
-        assert call(p.sigaction, signal.SIGUSR1, 0, old.address) == 0
-        assert old[0] == 1  # SIG_IGN
-        assert call(p.raise_signal, signal.SIGUSR1) == 0
-        new = Words(20)  # SIG_DFL
-        assert call(p.sigaction, signal.SIGUSR1, new.address, old.address) == 0
-        assert call(p.sigaction, signal.SIGUSR1, 0, old.address) == 0
-        assert old[0] == 0
-        assert call(p.sigaction, 1000, 0, 0) == -1
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def test_errno_can_be_put_back(compiled_or_plain):
-    @queue_kernel
-    def keep(state: int, burst: int, rows: int) -> int:
-        p.set_errno(rows)
-        p.write(-1, state, 1)
-        if p.errno() != burst:
-            return -1
-        p.set_errno(rows)
-        return p.errno()
-
-    compiled_or_plain(keep)
-    assert keep(Words(1).address, numbers.EBADF, 77) == 77
 
 
 def test_static_words_begin_with_zero_and_last(compiled_or_plain):

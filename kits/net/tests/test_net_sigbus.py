@@ -13,8 +13,9 @@ import pytest
 from emudev_core.loop import Loop
 from emudev_net import sigbus
 from emudev_net.jit import compile_now, jit_wanted, queue_kernel
-from emudev_net.primitives import Words, errno, load64, set_errno, static_words, store64
+from emudev_net.primitives import Words, load64, static_words, store64
 from emudev_net.sigbus import guard
+from emudev_net.system_calls import errno, set_errno
 
 PAGE = mmap.PAGESIZE
 needs_compiler = pytest.mark.skipif(not jit_wanted(), reason="the handler is compiled")

@@ -28,12 +28,11 @@ from emudev_net.primitives import (
     load64_relaxed,
     now_ns,
     pause,
-    read,
     store64,
     store64_relaxed,
     store64_release,
-    write,
 )
+from emudev_net.system_calls import read, write
 from emudev_net.worker_kernels import _wake
 from emudev_net.workers import Worker, WorkerPool
 

@@ -35,17 +35,16 @@ from .jit import compile_all, inline, queue_kernel
 from .primitives import (
     Words,
     call3,
-    epoll_wait,
     load16,
     load32,
     load64,
     now_ns,
     pause,
-    receive,
     store32,
     store32_release,
     store64,
 )
+from .system_calls import epoll_wait, receive
 
 if TYPE_CHECKING:
     from emudev_core.loop import Loop

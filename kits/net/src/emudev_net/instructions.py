@@ -1,4 +1,4 @@
-"""The machine side of `primitives`: each one as a small LLVM function, always inlined.
+"""The machine side of `primitives` and `system_calls`: small LLVM functions, always inlined.
 
 All take and return int64, like everything in compiled kernels; what has no result returns 0.
 
@@ -8,10 +8,12 @@ Source: datapath.md sections 5 and 6; LLVM Language Reference.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from . import primitives as p
+from . import system_calls as s
 
 __all__ = ["BODIES", "DECLARATIONS", "SYMBOLS"]
 
@@ -141,14 +143,17 @@ _FILL: Final = """%t = inttoptr i64 %a to ptr
 call void @llvm.memset.p0.i64(ptr %t, i8 %v, i64 %c, i1 false)
 ret i64 0"""
 
-_NOW: Final = """%t = alloca [2 x i64]
-%r = call i32 @clock_gettime(i32 1, ptr %t)
+
+def _clock(number: int) -> str:
+    return f"""%t = alloca [2 x i64]
+%r = call i32 @clock_gettime(i32 {number}, ptr %t)
 %s = load i64, ptr %t
 %q = getelementptr i64, ptr %t, i64 1
 %n = load i64, ptr %q
 %m = mul i64 %s, 1000000000
 %v = add i64 %m, %n
 ret i64 %v"""
+
 
 _SIGNAL: Final = """%one = alloca i64
 store i64 1, ptr %one
@@ -218,7 +223,7 @@ _SET_ERRNO: Final = """%p = call ptr @__errno_location()
 store i32 %v, ptr %p
 ret i64 0"""
 
-#: The body of each primitive's function; its arguments are %a, %b, ...
+#: All that kernels may call beside inline helpers: the body of each; its arguments are %a, %b, ...
 BODIES: Final[dict[Callable[..., Any], str]] = {
     p.load8: _load(8),
     p.load16: _load(16),
@@ -250,29 +255,30 @@ BODIES: Final[dict[Callable[..., Any], str]] = {
     p.copy: _COPY,
     p.fill: _FILL,
     p.pause: _pause(),
-    p.now_ns: _NOW,
+    p.now_ns: _clock(time.CLOCK_MONOTONIC),
+    p.realtime_ns: _clock(time.CLOCK_REALTIME),
     p.call3: ("%p = inttoptr i64 %a to ptr\n%r = call i64 %p(i64 %b, i64 %c, i64 %d)\nret i64 %r"),
     p.trailing_zeros64: "%r = call i64 @llvm.cttz.i64(i64 %a, i1 false)\nret i64 %r",
     p.shift_right64: "%m = and i64 %b, 63\n%r = lshr i64 %a, %m\nret i64 %r",
     p.unsigned_below: "%x = icmp ult i64 %a, %b\n%r = zext i1 %x to i64\nret i64 %r",
     p.swap16: _swap(16),
     p.swap32: _swap(32),
-    p.errno: (
+    p.static_words: "%r = ptrtoint ptr @static to i64\nret i64 %r",
+    s.errno: (
         "%p = call ptr @__errno_location()\n%v = load i32, ptr %p\n"
         "%r = sext i32 %v to i64\nret i64 %r"
     ),
-    p.set_errno: _SET_ERRNO,
-    p.static_words: "%r = ptrtoint ptr @static to i64\nret i64 %r",
-    p.receive: _RECEIVE,
-    p.epoll_wait: _EPOLL_WAIT,
-    p.poll: _POLL,
-    p.mmap: _MMAP,
-    p.sigaction: _SIGACTION,
-    p.raise_signal: _RAISE,
-    p.signal_eventfd: _SIGNAL,
-    p.set_timer: _TIMER,
-    p.read: _io("read", "i64"),
-    p.write: _io("write", "i64"),
-    p.readv: _io("readv", "i32"),
-    p.writev: _io("writev", "i32"),
+    s.set_errno: _SET_ERRNO,
+    s.receive: _RECEIVE,
+    s.epoll_wait: _EPOLL_WAIT,
+    s.poll: _POLL,
+    s.mmap: _MMAP,
+    s.sigaction: _SIGACTION,
+    s.raise_signal: _RAISE,
+    s.signal_eventfd: _SIGNAL,
+    s.set_timer: _TIMER,
+    s.read: _io("read", "i64"),
+    s.write: _io("write", "i64"),
+    s.readv: _io("readv", "i32"),
+    s.writev: _io("writev", "i32"),
 }

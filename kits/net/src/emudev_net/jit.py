@@ -7,9 +7,9 @@ Two decorators mark them, and only record:
   from Python at any time, with a native address once it is compiled.
 
 A kernel may use int locals, constants of its module below 2**63, `min`, `max`, `abs` and `range`,
-other inline helpers and the functions of `emudev_net.primitives`: integers only, nothing else. All
-values are int64 when compiled: sums wrap at 64 bits and shifts drop bits, which Python's integers
-don't (see `frontend`).
+other inline helpers and the functions of `emudev_net.primitives` and `emudev_net.system_calls`:
+integers only, nothing else. All values are int64 when compiled: sums wrap at 64 bits and shifts
+drop bits, which Python's integers don't (see `frontend`).
 
 `compile_now` and `compile_all` compile what they are given, or load it from the cache on disk.
 Without llvmlite, or with EMUDEV_JIT=0 in the environment, they do nothing and everything runs as

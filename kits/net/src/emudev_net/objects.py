@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import llvmlite.binding as llvm
 
-from . import primitives
 from .graph import KernelError, digest, reach_functions
+from .instructions import BODIES
 from .lowering import build, target_machine
 
 __all__ = ["cache_folder", "load_or_build"]
@@ -164,7 +164,7 @@ def load_or_build(
     Raises:
         KernelError: They can't be compiled.
     """
-    reached = reach_functions(functions, primitives.ALL)
+    reached = reach_functions(functions, BODIES)
     key = digest(reached, _salt())
     symbols = [f"emudev_{key[:24]}_{i}" for i in range(len(functions))]
     path = cache_folder() / f"{package}-{key[:32]}.o"

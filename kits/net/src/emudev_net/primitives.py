@@ -1,8 +1,8 @@
-"""What kernels do: loads, stores, atomics, copies, calls of the system and of each other.
+"""What kernels do: loads, stores, atomics, copies, calls of each other; see also `system_calls`.
 
 Each is a plain Python function with a ctypes body; in compiled code the call becomes the machine's
-instruction or a call of libc (see `lowering`). Addresses are addresses of this process and are not
-checked: guest addresses go through `emudev_net.memory` first.
+instruction (see `instructions`). Addresses are addresses of this process and are not checked: guest
+addresses go through `emudev_net.memory` first.
 
 Values are int64. Narrow loads are zero-extended; `load64` gives a signed number; stores keep the
 low bits. Numbers are little endian unless the name ends in ``be``. Plain loads and stores need no
@@ -18,15 +18,11 @@ Source: datapath.md sections 5 and 6.
 from __future__ import annotations
 
 import ctypes
-import errno as errno_numbers
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 __all__ = [
-    "ALL",
-    "NO_RESULT",
     "Words",
     "atomic_add64",
     "atomic_and64",
@@ -34,8 +30,6 @@ __all__ = [
     "call3",
     "compare_exchange64",
     "copy",
-    "epoll_wait",
-    "errno",
     "exchange64",
     "fence",
     "fill",
@@ -50,19 +44,9 @@ __all__ = [
     "load64_acquire",
     "load64_relaxed",
     "load64be",
-    "mmap",
     "now_ns",
     "pause",
-    "poll",
-    "raise_signal",
-    "read",
-    "readv",
-    "receive",
-    "set_errno",
-    "set_timer",
     "shift_right64",
-    "sigaction",
-    "signal_eventfd",
     "static_words",
     "store8",
     "store16",
@@ -78,8 +62,6 @@ __all__ = [
     "swap32",
     "trailing_zeros64",
     "unsigned_below",
-    "write",
-    "writev",
 ]
 
 _U8 = ctypes.c_uint8
@@ -87,38 +69,7 @@ _U16 = ctypes.c_uint16
 _U32 = ctypes.c_uint32
 _I64 = ctypes.c_int64
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-for _name, _count in (("read", ctypes.c_size_t), ("write", ctypes.c_size_t)):
-    _function = getattr(_libc, _name)
-    _function.argtypes = (ctypes.c_int, ctypes.c_void_p, _count)
-    _function.restype = ctypes.c_ssize_t
-for _name in ("readv", "writev"):
-    _function = getattr(_libc, _name)
-    _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
-    _function.restype = ctypes.c_ssize_t
-
-_libc.recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_libc.recv.restype = ctypes.c_ssize_t
-_libc.epoll_wait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
-_libc.epoll_wait.restype = ctypes.c_int
-_libc.poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
-_libc.poll.restype = ctypes.c_int
-_libc.mmap.argtypes = (
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-)
-_libc.mmap.restype = ctypes.c_ssize_t
-_libc.sigaction.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-_libc.sigaction.restype = ctypes.c_int
-_libc.timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-_libc.timerfd_settime.restype = ctypes.c_int
-
 _MASK: Final = (1 << 64) - 1
-_ABSOLUTE: Final = 1  # TFD_TIMER_ABSTIME
 
 
 def _signed(value: int) -> int:
@@ -338,6 +289,11 @@ def now_ns() -> int:
     return time.monotonic_ns()
 
 
+def realtime_ns() -> int:
+    """The time of day, UTC, ns since 1970; it steps when somebody sets the clock."""
+    return time.time_ns()
+
+
 _NATIVE: Final = ctypes.CFUNCTYPE(_I64, _I64, _I64, _I64)
 #: What `call3` calls in plain Python for numbers that are no addresses; see `plain_handle`.
 _plain: dict[int, Callable[[int, int, int], int]] = {}
@@ -368,111 +324,6 @@ def plain_handle(function: Callable[[int, int, int], int]) -> int:
 def drop_handle(handle: int) -> None:
     """Forget a number of `plain_handle`; others are ignored."""
     _plain.pop(handle, None)
-
-
-# -- system calls; -1 is an error, whose number `errno` tells right after the call
-
-
-def errno() -> int:
-    """The error of the last system call made here that failed."""
-    return ctypes.get_errno()
-
-
-def set_errno(number: int) -> None:
-    """Make that the error which `errno` tells: a signal handler leaves it as it was."""
-    ctypes.set_errno(number)
-
-
-def read(fd: int, address: int, size: int) -> int:
-    """The system call, into memory at `address`; returns bytes, or -1."""
-    return int(_libc.read(fd, address, size))
-
-
-def write(fd: int, address: int, size: int) -> int:
-    """The system call, from memory at `address`; returns bytes, or -1."""
-    return int(_libc.write(fd, address, size))
-
-
-def readv(fd: int, vectors: int, count: int) -> int:
-    """The system call, with `count` pairs of address and size (8 bytes each) at `vectors`."""
-    return int(_libc.readv(fd, vectors, count))
-
-
-def writev(fd: int, vectors: int, count: int) -> int:
-    """The system call, with `count` pairs of address and size (8 bytes each) at `vectors`."""
-    return int(_libc.writev(fd, vectors, count))
-
-
-def receive(fd: int, address: int, size: int, flags: int) -> int:
-    """recv(2), into memory at `address`; returns bytes, or -1."""
-    return int(_libc.recv(fd, address, size, flags))
-
-
-def epoll_wait(epoll: int, events: int, count: int, timeout: int) -> int:
-    """The system call, with room for `count` records of ``struct epoll_event`` at `events`.
-
-    Args:
-        epoll: Descriptor of an epoll instance.
-        events: Address: u32 events, and u64 data behind them (without a gap on x86 alone).
-        count: Records, at least 1.
-        timeout: Milliseconds; negative waits for ever.
-
-    Returns:
-        Records that were stored, 0 after the timeout, or -1.
-    """
-    return int(_libc.epoll_wait(epoll, events, count, timeout))
-
-
-def poll(descriptors: int, count: int, timeout: int) -> int:
-    """The system call, with `count` records of ``struct pollfd`` (8 bytes each) at `descriptors`.
-
-    Args:
-        descriptors: Address: i32 descriptor (negative: not looked at), i16 events, i16 result.
-        count: Records.
-        timeout: Milliseconds; negative waits for ever.
-
-    Returns:
-        Descriptors that are ready, 0 after the timeout, or -1.
-    """
-    return int(_libc.poll(descriptors, count, timeout))
-
-
-def mmap(address: int, size: int, protection: int, flags: int, fd: int, offset: int) -> int:
-    """The system call; returns the address of the mapping, or -1."""
-    return int(_libc.mmap(address, size, protection, flags, fd, offset))
-
-
-def sigaction(signal: int, action: int, former: int) -> int:
-    """The call, with addresses of ``struct sigaction`` or 0; returns 0, or -1."""
-    return int(_libc.sigaction(signal, action or None, former or None))
-
-
-def raise_signal(signal: int) -> int:
-    """Send a signal to this thread; returns 0, or else an error."""
-    return int(getattr(_libc, "raise")(signal))
-
-
-def signal_eventfd(fd: int) -> int:
-    """Add one to an eventfd; returns 8, or -1 if it can't be written."""
-    try:
-        os.eventfd_write(fd, 1)
-    except OSError as error:
-        ctypes.set_errno(error.errno or 0)
-        return -1
-    except ValueError:  # a negative one
-        ctypes.set_errno(errno_numbers.EBADF)
-        return -1
-    return 8
-
-
-def set_timer(fd: int, when: int) -> int:
-    """Make a timerfd readable once, when the monotonic clock (`now_ns`) shows `when` ns, above 0.
-
-    Returns:
-        0, or -1.
-    """
-    wanted = (_I64 * 4)(0, 0, when // 1_000_000_000, when % 1_000_000_000)
-    return int(_libc.timerfd_settime(fd, _ABSOLUTE, ctypes.addressof(wanted), None))
 
 
 class Words:
@@ -525,66 +376,3 @@ def static_words() -> int:
     that each word should belong to one kernel. In plain Python all share the same.
     """
     return _static.address
-
-
-#: Functions without a result.
-NO_RESULT: Final[frozenset[Callable[..., Any]]] = frozenset(
-    {
-        store8,
-        store16,
-        store32,
-        store64,
-        store16be,
-        store32be,
-        store16_release,
-        store32_release,
-        store64_release,
-        store64_relaxed,
-        fence,
-        copy,
-        fill,
-        pause,
-        set_errno,
-    }
-)
-
-#: All functions that compiled code may use.
-ALL: Final[frozenset[Callable[..., Any]]] = NO_RESULT | {
-    load8,
-    load16,
-    load32,
-    load64,
-    load16be,
-    load32be,
-    load64be,
-    load16_acquire,
-    load32_acquire,
-    load64_acquire,
-    load64_relaxed,
-    exchange64,
-    compare_exchange64,
-    atomic_add64,
-    atomic_or64,
-    atomic_and64,
-    shift_right64,
-    trailing_zeros64,
-    unsigned_below,
-    swap16,
-    swap32,
-    now_ns,
-    call3,
-    errno,
-    read,
-    write,
-    readv,
-    writev,
-    receive,
-    epoll_wait,
-    poll,
-    mmap,
-    sigaction,
-    raise_signal,
-    signal_eventfd,
-    set_timer,
-    static_words,
-}

@@ -38,19 +38,14 @@ from .jit import Compilation, compile_all, jit_wanted, queue_kernel
 from .primitives import (
     Words,
     atomic_add64,
-    errno,
     load32,
     load64,
     load64_acquire,
-    mmap,
-    raise_signal,
-    set_errno,
-    sigaction,
-    signal_eventfd,
     static_words,
     store64,
     store64_release,
 )
+from .system_calls import errno, mmap, raise_signal, set_errno, sigaction, signal_eventfd
 
 if TYPE_CHECKING:
     from emudev_core.loop import Loop

@@ -30,15 +30,13 @@ from .primitives import (
     load64_relaxed,
     now_ns,
     pause,
-    poll,
-    read,
-    signal_eventfd,
     store16,
     store32,
     store64,
     store64_relaxed,
     store64_release,
 )
+from .system_calls import poll, read, signal_eventfd
 
 __all__ = ["KERNELS", "answered", "make_room", "rouse", "tell", "wake", "work"]
 

@@ -33,13 +33,11 @@ from emudev_net.primitives import (
     load64_acquire,
     load64_relaxed,
     now_ns,
-    read,
-    set_timer,
     shift_right64,
-    signal_eventfd,
     store64,
     store64_relaxed,
 )
+from emudev_net.system_calls import read, set_timer, signal_eventfd
 
 from .words import (
     P_ARMED,

@@ -29,8 +29,8 @@ from emudev_net.primitives import (
     load64,
     load64_acquire,
     now_ns,
-    signal_eventfd,
 )
+from emudev_net.system_calls import signal_eventfd
 
 from .words import T_BUCKET, T_CLASS_BUCKET
 

@@ -15,11 +15,11 @@ from emudev_net.primitives import (
     load16_acquire,
     load64,
     load64_relaxed,
-    signal_eventfd,
     store16,
     store64,
     store64_relaxed,
 )
+from emudev_net.system_calls import signal_eventfd
 
 from .words import (
     BROKEN,

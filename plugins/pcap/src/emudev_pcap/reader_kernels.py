@@ -29,18 +29,9 @@ from emudev_net.burst import (
 )
 from emudev_net.jit import inline, queue_kernel
 from emudev_net.parse import OUT_WORDS, parse
-from emudev_net.primitives import (
-    copy,
-    errno,
-    load64,
-    load64_acquire,
-    now_ns,
-    read,
-    signal_eventfd,
-    store64,
-    store64_release,
-)
+from emudev_net.primitives import copy, load64, load64_acquire, now_ns, store64, store64_release
 from emudev_net.rss import hash_frame
+from emudev_net.system_calls import errno, read, signal_eventfd
 
 from . import faults, records
 from .formats import MAX_BLOCK

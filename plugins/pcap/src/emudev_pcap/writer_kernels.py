@@ -23,11 +23,11 @@ from emudev_net.primitives import (
     load64_acquire,
     load64_relaxed,
     now_ns,
-    signal_eventfd,
     store32,
     store64,
     store64_release,
 )
+from emudev_net.system_calls import signal_eventfd
 
 from .formats import BLOCK_ENHANCED, PCAPNG
 

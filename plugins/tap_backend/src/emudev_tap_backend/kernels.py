@@ -42,18 +42,8 @@ from emudev_net.burst import (
     to_gso,
 )
 from emudev_net.jit import inline, queue_kernel
-from emudev_net.primitives import (
-    copy,
-    errno,
-    load8,
-    load16,
-    load64,
-    read,
-    store8,
-    store16,
-    store64,
-    writev,
-)
+from emudev_net.primitives import copy, load8, load16, load64, store8, store16, store64
+from emudev_net.system_calls import errno, read, writev
 
 __all__ = ["peek", "push", "release"]
 
