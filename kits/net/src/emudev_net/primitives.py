@@ -46,6 +46,7 @@ __all__ = [
     "load64be",
     "now_ns",
     "pause",
+    "realtime_ns",
     "shift_right64",
     "static_words",
     "store8",
