@@ -6,14 +6,11 @@ import threading
 
 import pytest
 
+from emudev_core import __version__
 from emudev_core.control.client import Client, ControlError
-from emudev_core.control.server import ControlServer
 from emudev_core.errors import TransportError
 from emudev_core.events import Event, EventKind
 from emudev_core.hooks import hookimpl
-from emudev_core.host import Host
-from emudev_core.testing import port
-from emudev_core.testing.builders import make_plugins
 from emudev_core.testing.control import Looker, Wire
 
 
@@ -23,46 +20,18 @@ class Broken:
         raise RuntimeError("no idea")
 
 
-@pytest.fixture
-def host():
-    with Host(plugins=make_plugins(port.SPEC)) as made:
-        made.add("emu_port,id=0,queues=2,transport=")
-        made.start()
-        yield made
-
-
-@pytest.fixture
-def device(host):
-    return host.registry.get("port_emudev_0")
-
-
-@pytest.fixture
-def server(host, tmp_path):
-    with ControlServer(host.registry, host.loop, tmp_path / "ctl.sock") as made:
-        yield made
-
-
-@pytest.fixture
-def wire(server):
-    made = Wire(server)
-    assert made.line() == {
-        "type": "hello",
-        "id": 0,
-        "version": 1,
-        "emudev": made_version(),
-        "pid": os.getpid(),
-    }
-    yield made
-    made.socket.close()
-
-
-def made_version():
-    from emudev_core import __version__
-
-    return __version__
-
-
 # -- the protocol, as docs/control.md has it
+
+
+def test_the_first_line_says_who_is_there(server):
+    with Wire(server) as wire:
+        assert wire.line() == {
+            "type": "hello",
+            "id": 0,
+            "version": 1,
+            "emudev": __version__,
+            "pid": os.getpid(),
+        }
 
 
 def test_devices_are_listed(wire):
@@ -97,8 +66,8 @@ def test_a_request_may_come_byte_by_byte(wire):
     assert wire.ask(b"")["id"] == 1
 
 
-def test_members_show_sections_beside_those_of_the_core(wire, device):
-    device.register(Looker(), "looker")
+def test_members_show_sections_beside_those_of_the_core(wire, port_device):
+    port_device.register(Looker(), "looker")
     reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0"}')
     assert (reply["type"], reply["device"]) == ("state", "port_emudev_0")
     names = [(section["member"], section["name"]) for section in reply["sections"]]
@@ -120,27 +89,27 @@ def test_members_show_sections_beside_those_of_the_core(wire, device):
     ]  # fmt: skip
 
 
-def test_only_the_wanted_sections_are_read(wire, device):
+def test_only_the_wanted_sections_are_read(wire, port_device):
     looker = Looker()
     looker.sections.add("slow", "", lambda: pytest.fail("nobody asked for it"))
-    device.register(looker, "looker")
+    port_device.register(looker, "looker")
     reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0","sections":["taps"]}')
     assert [section["name"] for section in reply["sections"]] == ["taps"]
 
 
-def test_a_section_of_a_member_takes_the_place_of_the_cores(wire, device):
+def test_a_section_of_a_member_takes_the_place_of_the_cores(wire, port_device):
     looker = Looker()
     looker.sections.add("queues", "in full", lambda: [{"queue": 0, "head": 9}])
-    device.register(looker, "looker")
+    port_device.register(looker, "looker")
     reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0","sections":["queues"]}')
     assert [section["rows"] for section in reply["sections"]] == [[{"queue": 0, "head": 9}]]
 
 
-def test_a_member_that_fails_is_shown_as_such_and_hides_nothing(wire, device):
-    device.register(Broken(), "broken")
+def test_a_member_that_fails_is_shown_as_such_and_hides_nothing(wire, port_device):
+    port_device.register(Broken(), "broken")
     looker = Looker()
     looker.sections.add("odd", "", lambda: [{"what": object()}])
-    device.register(looker, "looker")
+    port_device.register(looker, "looker")
     reply = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0"}')
     found = {section["name"]: section for section in reply["sections"]}
     assert "no idea" in found["error"]["error"]
@@ -149,10 +118,10 @@ def test_a_member_that_fails_is_shown_as_such_and_hides_nothing(wire, device):
     assert found["taps"]["rows"] == [{"fd": 7, "flags": 4098}]
 
 
-def test_a_section_without_end_is_cut(wire, device):
+def test_a_section_without_end_is_cut(wire, port_device):
     looker = Looker()
     looker.sections.add("long", "", lambda: ({"row": number} for number in range(10**9)))
-    device.register(looker, "looker")
+    port_device.register(looker, "looker")
     [section] = wire.ask(b'{"op":"show","id":1,"device":"port_emudev_0","sections":["long"]}')[
         "sections"
     ]
@@ -160,9 +129,9 @@ def test_a_section_without_end_is_cut(wire, device):
     assert len(section["rows"]) == 4096
 
 
-def test_counters_of_all_queues(wire, device):
-    device.members[0].plugin.transmit(bytes(60))
-    queue = device.get_queue_info(1).kernels
+def test_counters_of_all_queues(wire, port_device):
+    port_device.members[0].plugin.transmit(bytes(60))
+    queue = port_device.get_queue_info(1).kernels
     queue.release(queue.state, 0, 1)
     [section] = wire.ask(b'{"op":"stats","id":1}')["sections"]
     row = {"device": "port_emudev_0", "direction": "tx", "dropped": 0, "reasons": ""}
@@ -182,19 +151,19 @@ def test_attributes_are_read_and_set(wire):
     assert reply["attributes"][0]["value"] is True
 
 
-def test_the_link_of_a_device_without_more_follows_the_attribute(wire, device):
+def test_the_link_of_a_device_without_more_follows_the_attribute(wire, port_device):
     request = b'{"op":"set-link","id":1,"device":"port_emudev_0","state":"up","speed":100}'
     assert wire.ask(request)["type"] == "done"
-    assert (device.get_attr("link"), device.get_attr("speed")) == (True, 100)
+    assert (port_device.get_attr("link"), port_device.get_attr("speed")) == (True, 100)
     refused = wire.ask(b'{"op":"set-link","id":2,"device":"port_emudev_0","state":"auto"}')
     assert (refused["type"], refused["kind"]) == ("error", "device")
 
 
-def test_events_are_followed_with_the_id_of_the_request(wire, device):
+def test_events_are_followed_with_the_id_of_the_request(wire, port_device):
     done = wire.ask(b'{"op":"follow","id":5,"device":"port_emudev_0"}')
     assert (done["type"], done["id"]) == ("done", 5)
-    device.post_event(Event(EventKind.LINK, value=1))
-    device.post_event(Event(EventKind.QUEUE_STATE, queue=3, value=0, text="why"))
+    port_device.post_event(Event(EventKind.LINK, value=1))
+    port_device.post_event(Event(EventKind.QUEUE_STATE, queue=3, value=0, text="why"))
     first, second = wire.line(), wire.line()
     assert first.pop("time") > 1.7e9
     assert first == {
@@ -204,14 +173,14 @@ def test_events_are_followed_with_the_id_of_the_request(wire, device):
     assert (second["kind"], second["queue"], second["text"]) == ("queue-state", 3, "why")
 
 
-def test_a_follower_that_goes_is_not_subscribed_any_more(wire, device, server):
+def test_a_follower_that_goes_is_not_subscribed_any_more(wire, port_device, server):
     wire.ask(b'{"op":"follow","id":5}')
-    assert len(device._channels) == 1
+    assert len(port_device._channels) == 1
     wire.socket.close()
     for _ in range(3):
         server.loop.turn(0.01)
-    assert device._channels == []
-    device.post_event(Event(EventKind.LINK, value=1))
+    assert port_device._channels == []
+    port_device.post_event(Event(EventKind.LINK, value=1))
     server.loop.turn(0.01)
 
 
@@ -273,8 +242,10 @@ def test_an_error_says_what_was_expected_and_what_came(wire):
     assert (reply["expected"], reply["came"]) == ("port_emudev_0", "avf")
 
 
-def test_a_plugin_that_raises_is_an_internal_error_and_the_loop_goes_on(wire, device, monkeypatch):
-    monkeypatch.setitem(vars(device), "set_attr", lambda name, value: 1 / 0)
+def test_a_plugin_that_raises_is_an_internal_error_and_the_loop_goes_on(
+    wire, port_device, monkeypatch
+):
+    monkeypatch.setitem(vars(port_device), "set_attr", lambda name, value: 1 / 0)
     request = b'{"op":"set-attribute","id":1,"device":"port_emudev_0","name":"link","value":true}'
     reply = wire.ask(request)
     assert (reply["type"], reply["kind"]) == ("error", "internal")
@@ -295,7 +266,7 @@ def running(server):
     thread.join()
 
 
-def test_a_program_drives_a_process(running, host):
+def test_a_program_drives_a_process(running, port_host):
     with Client.connect(running.path) as client:
         assert client.hello.pid == os.getpid()
         [device] = client.devices()
@@ -312,7 +283,9 @@ def test_a_program_drives_a_process(running, host):
             client.reset(device.name)
         events = client.follow(device.name)
         event = Event(EventKind.LINK, value=1)
-        host.loop.call_threadsafe(lambda: host.registry.get("port_emudev_0").post_event(event))
+        port_host.loop.call_threadsafe(
+            lambda: port_host.registry.get("port_emudev_0").post_event(event)
+        )
         assert next(events).kind == "link"
 
 

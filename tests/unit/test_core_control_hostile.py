@@ -14,37 +14,7 @@ from emudev_core.control.places import default_path, found_sockets, make_folder,
 from emudev_core.control.server import ControlServer
 from emudev_core.errors import TransportError
 from emudev_core.events import Event, EventKind
-from emudev_core.host import Host
-from emudev_core.testing import port
-from emudev_core.testing.builders import make_plugins
 from emudev_core.testing.control import Looker, Wire
-
-
-@pytest.fixture
-def host():
-    with Host(plugins=make_plugins(port.SPEC)) as made:
-        made.add("emu_port,id=0,queues=2,transport=")
-        made.start()
-        yield made
-
-
-@pytest.fixture
-def device(host):
-    return host.registry.get("port_emudev_0")
-
-
-@pytest.fixture
-def server(host, tmp_path):
-    with ControlServer(host.registry, host.loop, tmp_path / "ctl.sock") as made:
-        yield made
-
-
-@pytest.fixture
-def wire(server):
-    with Wire(server) as made:
-        assert made.line()["type"] == "hello"
-        yield made
-
 
 # -- hostile clients
 
@@ -104,17 +74,19 @@ def test_who_asks_and_does_not_read_is_not_served_further_and_then_let_go(
     small.socket.close()
 
 
-def test_a_follower_that_does_not_read_costs_a_bounded_amount(server, wire, device, monkeypatch):
+def test_a_follower_that_does_not_read_costs_a_bounded_amount(
+    server, wire, port_device, monkeypatch
+):
     monkeypatch.setattr(control, "MAX_WAITING", 100_000)
     wire.ask(b'{"op":"follow","id":5}')
     for _ in range(200):
         for _ in range(50):
-            device.post_event(Event(EventKind.LINK, value=1, text="x" * 100))
+            port_device.post_event(Event(EventKind.LINK, value=1, text="x" * 100))
         server.loop.turn(0.0)
         if not server._clients:
             break
     assert not server._clients
-    assert device._channels == []
+    assert port_device._channels == []
 
 
 def test_a_client_may_hang_up_at_any_moment(server):
@@ -137,12 +109,12 @@ def test_a_client_may_say_its_last_word_before_it_reads(wire):
     assert wire.ended()
 
 
-def test_one_turn_of_the_loop_does_one_piece_of_one_request(server, wire, device):
+def test_one_turn_of_the_loop_does_one_piece_of_one_request(server, wire, port_device):
     looker = Looker()
     done = []
     for number in range(5):
         looker.sections.add(f"s{number}", "", lambda number=number: done.append(number) or [])
-    device.register(looker, "looker")
+    port_device.register(looker, "looker")
     wire.socket.sendall(b'{"op":"show","id":1,"device":"port_emudev_0"}\n')
     steps = []
     while len(done) < 5:
@@ -186,15 +158,19 @@ def _answer_of(child, pipe, loop):
         return reader.read()
 
 
+def _let_others_come_to(path):
+    for folder in path.parents[:4]:
+        if folder.stat().st_uid == 0 and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @needs_root
 def test_another_user_can_not_open_the_socket(server):
-    for folder in server.path.parents[:4]:
-        if folder.stat().st_uid == 0 and folder != folder.parent:
-            folder.chmod(folder.stat().st_mode | 0o055)
+    _let_others_come_to(server.path)
     child, pipe = _as_user(65534, server.path)
     assert _answer_of(child, pipe, server.loop) == b"PermissionError"
     assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
@@ -203,9 +179,7 @@ def test_another_user_can_not_open_the_socket(server):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @needs_root
 def test_another_user_who_got_to_the_socket_is_refused_by_its_credentials(server):
-    for folder in server.path.parents[:4]:
-        if folder.stat().st_uid == 0 and folder != folder.parent:
-            folder.chmod(folder.stat().st_mode | 0o055)
+    _let_others_come_to(server.path)
     server.path.chmod(0o666)
     child, pipe = _as_user(65534, server.path)
     connected, line = _answer_of(child, pipe, server.loop).split(b"\n", 1)
@@ -216,31 +190,31 @@ def test_another_user_who_got_to_the_socket_is_refused_by_its_credentials(server
     assert not server._clients
 
 
-def test_a_stale_socket_is_replaced_and_a_live_one_is_not(host, server, tmp_path):
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(port_host, server, tmp_path):
     with pytest.raises(TransportError, match="another process listens there"):
-        ControlServer(host.registry, host.loop, server.path)
+        ControlServer(port_host.registry, port_host.loop, server.path)
     dead = tmp_path / "dead.sock"
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(dead))
     left.close()
-    with ControlServer(host.registry, host.loop, dead):
+    with ControlServer(port_host.registry, port_host.loop, dead):
         assert dead.exists()
     assert not dead.exists()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(host, tmp_path):
+def test_a_file_that_is_no_socket_is_left_alone(port_host, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(TransportError, match="expected a socket"):
-        ControlServer(host.registry, host.loop, path)
+        ControlServer(port_host.registry, port_host.loop, path)
     assert path.read_text() == "mine"
 
 
-def test_closing_removes_its_own_socket_only(host, tmp_path):
+def test_closing_removes_its_own_socket_only(port_host, tmp_path):
     path = tmp_path / "ctl.sock"
-    first = ControlServer(host.registry, host.loop, path)
+    first = ControlServer(port_host.registry, port_host.loop, path)
     path.unlink()
-    second = ControlServer(host.registry, host.loop, path)
+    second = ControlServer(port_host.registry, port_host.loop, path)
     first.close()
     assert path.exists()
     second.close()
@@ -262,7 +236,7 @@ def test_the_folder_is_the_users_alone(monkeypatch, tmp_path):
         make_folder()
 
 
-def test_sockets_of_dead_processes_are_swept_and_live_ones_found(host, monkeypatch, tmp_path):
+def test_sockets_of_dead_processes_are_swept_and_live_ones_found(port_host, monkeypatch, tmp_path):
     monkeypatch.setenv("EMUDEV_RUNTIME_DIR", str(tmp_path / "run"))
     folder = make_folder()
     dead = folder / "1.sock"
@@ -271,14 +245,14 @@ def test_sockets_of_dead_processes_are_swept_and_live_ones_found(host, monkeypat
     left.close()
     assert default_path() == folder / f"{os.getpid()}.sock"
     assert not dead.exists()
-    with ControlServer(host.registry, host.loop) as made:
+    with ControlServer(port_host.registry, port_host.loop) as made:
         assert found_sockets() == [made.path]
     assert found_sockets() == []
 
 
-def test_no_descriptor_is_left_after_all(host, tmp_path):
+def test_no_descriptor_is_left_after_all(port_host, tmp_path):
     before = sorted(os.listdir("/proc/self/fd"))
-    with ControlServer(host.registry, host.loop, tmp_path / "x.sock") as made:
+    with ControlServer(port_host.registry, port_host.loop, tmp_path / "x.sock") as made:
         one = Wire(made)
         one.line()
         one.ask(b'{"op":"follow","id":1}')
