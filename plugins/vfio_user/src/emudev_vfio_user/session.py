@@ -1,7 +1,8 @@
 """One client of one device: the thin shell around framing, tables and the device's hooks.
 
-Reads as much as there is, serves messages in order, sends the replies of a batch together. Region
-accesses are served in the loop of `_serve`; everything else goes through `commands`.
+Reads as much as there is, serves messages in order, sends the replies of a batch together. What
+drivers do most, reading registers and ringing doorbells, is served in the loop of `_serve_messages`,
+or in `accesses` if it comes alone; everything else goes through `commands`.
 
 While the loop sleeps, doorbells are served without the interpreter (`emudev_net.fast_wait`).
 
@@ -30,6 +31,7 @@ from emudev_net.fast_wait import FastWait
 from emudev_net.sigbus import Guard
 
 from . import nearby
+from .accesses import ACCESS, LONE_READ, LONE_WRITE, READ_REPLY, WRITE4, answer_alone, ring_alone
 from .channel import CHUNK, Link, MessageDma, warn_unmapped
 from .commands import HANDLERS, Answer
 from .dma import DmaEntry, DmaTable
@@ -69,19 +71,7 @@ _SERVING: Final = Phase.SERVING
 _ERROR: Final = State.ERROR
 _CTRUNC: Final = int(socket.MSG_CTRUNC)
 
-#: Bytes of a REGION_READ and of a REGION_WRITE of 4 bytes, and what is in them.
-_LONE_READ: Final = 32
-_LONE_WRITE: Final = 36
-_REQUEST: Final = struct.Struct("<HHIIIQII").unpack_from
-_WRITE_REQUEST: Final = struct.Struct("<HHIIIQIII").unpack_from
 _HEADER_PACK: Final = struct.Struct("<HHIII").pack
-_ACCESS: Final = struct.Struct("<QII").unpack_from
-_WRITE4: Final = struct.Struct("<QIII").unpack_from
-#: By size of the access: a whole reply of REGION_READ.
-_READ_REPLY: Final[dict[int, Callable[..., bytes]]] = {
-    size: struct.Struct(f"<HHIIIQII{letter}").pack
-    for size, letter in zip((1, 2, 4, 8), "BHIQ", strict=True)
-}
 
 
 def _fail_truncated(device: ServedDevice, client: str, guard: Guard) -> None:
@@ -134,16 +124,16 @@ class Session:
         self.irqs = IrqTable(device, loop, device.get_irq_groups())
         self.limbo: list[DmaEntry] = []  # unmapped, but the provider never said it let go
         self._gone = gone
-        self._readable = readable_sizes(self.regions)
+        self.readable = readable_sizes(self.regions)
         self.bells = find_doorbells(self.regions)
         self.attached = False
-        self._answering = False
+        self.answering = False  # whether a message is being served
         self._run: Run[Any] | None = None
         self._receiver = Receiver()
         sock.setblocking(False)
         self._sock = sock
         self._receive = sock.recvmsg_into
-        self._out = Outbox(loop, sock, self._look, self.leave)
+        self.out = Outbox(loop, sock, self._look, self.leave)
         self._watch = loop.watch(sock.fileno(), self._ready, READ)
         self._lane = FastWait.of(loop).add_stream(sock.fileno(), self.bells, self._rings_only)
 
@@ -161,17 +151,17 @@ class Session:
     @property
     def sent(self) -> tuple[int, int]:
         """Bytes that the kernel took for the client, and bytes that it did not take yet."""
-        return self._out.progress, self._out.kept_bytes
+        return self.out.progress, self.out.kept_bytes
 
     def _ready(self, events: int) -> None:
-        if events == READ and self.phase is _SERVING and not self._out.kept:
+        if events == READ and self.phase is _SERVING and not self.out.kept:
             self._receive_batch()
             return
-        if events & WRITE and self._out.choked and self._out.resume():
+        if events & WRITE and self.out.choked and self.out.resume():
             self._look()
             self._serve()
         if events & READ:
-            if self.phase in (Phase.SERVING, Phase.GREETING) and not self._out.choked:
+            if self.phase in (Phase.SERVING, Phase.GREETING) and not self.out.choked:
                 self._receive_batch()
         elif events & ~_PROGRESS:
             self.leave("the connection broke")
@@ -181,7 +171,7 @@ class Session:
         return (
             self.phase is _SERVING
             and self.device.state is not _ERROR
-            and not self._out.kept
+            and not self.out.kept
             and not self._receiver.waiting
             and not self.channel.waits
             and self.device.is_direct("emudev_region_write")
@@ -200,11 +190,11 @@ class Session:
         lost = flags & _CTRUNC
         if not (ancillary or lost or receiver.end):
             # A row of register reads: each comes alone, and the vCPU waits for its answer.
-            if size == _LONE_READ:
-                if self._answer_alone(receiver.buffer):
+            if size == LONE_READ:
+                if answer_alone(self, receiver.buffer):
                     return
             # A doorbell for each packet of a guest that is not busy.
-            elif size == _LONE_WRITE and self._ring_alone(receiver.buffer):
+            elif size == LONE_WRITE and ring_alone(self, receiver.buffer):
                 return
         if ancillary or lost:
             fds = descriptors(ancillary)
@@ -219,66 +209,11 @@ class Session:
             return
         self._serve()
 
-    def _answer_alone(self, buffer: bytearray) -> bool:
-        """Answer the one read of a register in the buffer; False if it is anything else."""
-        msg_id, command, size, flags, _, offset, region, count = _REQUEST(buffer)
-        pack = _READ_REPLY.get(count)
-        if (
-            command != 9
-            or size != _LONE_READ
-            or flags
-            or pack is None
-            or offset % count
-            or offset + count > self._readable.get(region, 0)
-            or self.phase is not _SERVING
-            or self.device.state is _ERROR
-        ):
-            return False
-        nested, self._answering = self._answering, True
-        try:
-            value = self.device.region_read(region, offset, count)
-            reply = pack(msg_id, 9, 32 + count, REPLY, 0, offset, region, count, value)
-        except Exception as exc:
-            self._refuse(msg_id, command, flags, exc)
-            self._out.flush()
-        else:
-            self._out.send(reply)
-            self.loop.expecting = True
-        self._answering = nested
-        if not nested and self.channel.waits and self.phase is _SERVING:
-            self.channel.pump()
-        return True
-
-    def _ring_alone(self, buffer: bytearray) -> bool:
-        """Do the one posted write to a doorbell in the buffer; False if it is anything else."""
-        msg_id, command, size, flags, _, offset, region, count, value = _WRITE_REQUEST(buffer)
-        bell = self.bells.get((region, offset))
-        if (
-            bell is None
-            or command != 10
-            or size != _LONE_WRITE
-            or flags != POSTED
-            or count != 4
-            or self.phase is not _SERVING
-            or self.device.state is _ERROR
-            or not self.device.is_direct("emudev_region_write")
-        ):
-            return False
-        nested, self._answering = self._answering, True
-        try:
-            bell.write(value)
-        except Exception as exc:
-            self._refuse(msg_id, command, flags, exc)
-        self._answering = nested
-        if not nested and self.channel.waits and self.phase is _SERVING:
-            self.channel.pump()
-        return True
-
     def _look(self) -> None:
         """Look for what can be handled now."""
         if self.phase in (Phase.LEAVING, Phase.GONE):
             return
-        choked = self._out.choked
+        choked = self.out.choked
         reads = READ if self.phase is not Phase.PARKED and not choked else 0
         self._watch.set(reads | (WRITE if choked else 0))
 
@@ -286,39 +221,39 @@ class Session:
 
     def _serve(self) -> None:
         """Serve the messages that are there, and send the replies."""
-        nested = self._answering
-        self._answering = True
+        nested = self.answering
+        self.answering = True
         try:
             self._serve_messages()
         except FrameError as exc:
             # As text: a handler that keeps records would keep the session by the traceback.
             log.warning("%s: %s: %s", self.device.name, self.client, str(exc))
             if exc.answer:
-                self._out.gathered.append(error_reply(exc.msg_id, exc.command, exc.errno))
-            self._out.flush()
+                self.out.gathered.append(error_reply(exc.msg_id, exc.command, exc.errno))
+            self.out.flush()
             self.leave("framing is lost")
         finally:
-            self._answering = nested
-        if self._out.gathered:
+            self.answering = nested
+        if self.out.gathered:
             self.loop.expecting = True
-            self._out.flush()
+            self.out.flush()
         if not nested and self.channel.waits and self.phase is _SERVING:
             self.channel.pump()
 
     def _serve_messages(self) -> None:
-        if self.phase not in (Phase.SERVING, Phase.GREETING) or self._out.choked:
+        if self.phase not in (Phase.SERVING, Phase.GREETING) or self.out.choked:
             return
         device = self.device
         receiver = self._receiver
         buffer = receiver.buffer
-        out = self._out.gathered
+        out = self.out.gathered
         serving = self.phase is _SERVING and device.state is not _ERROR
-        readable, bells = self._readable, self.bells
+        readable, bells = self.readable, self.bells
         direct: bool | None = None
         for msg_id, command, flags, error, at, end in receiver.messages():
             if serving and command == 10 and flags == POSTED and end - at == 20:
                 # A posted write of 4 bytes: the doorbells of a driver.
-                offset, region, count, value = _WRITE4(buffer, at)
+                offset, region, count, value = WRITE4(buffer, at)
                 if count == 4:
                     bell = bells.get((region, offset))
                     if bell is not None:
@@ -328,12 +263,12 @@ class Session:
                             try:
                                 bell.write(value)
                             except Exception as exc:
-                                self._refuse(msg_id, command, flags, exc)
+                                self.refuse(msg_id, command, flags, exc)
                                 serving = False
                             continue
             elif serving and command == 9 and not flags and end - at == 16:
-                offset, region, count = _ACCESS(buffer, at)
-                pack = _READ_REPLY.get(count)
+                offset, region, count = ACCESS(buffer, at)
+                pack = READ_REPLY.get(count)
                 if (
                     pack is not None
                     and not offset % count
@@ -345,11 +280,11 @@ class Session:
                             pack(msg_id, 9, 32 + count, REPLY, 0, offset, region, count, value)
                         )
                     except Exception as exc:
-                        self._refuse(msg_id, command, flags, exc)
+                        self.refuse(msg_id, command, flags, exc)
                         serving = device.state is not State.ERROR
                     continue
             self._command(msg_id, command, flags, error, at, end)
-            if self._out.choked or self.phase not in (Phase.SERVING, Phase.GREETING):
+            if self.out.choked or self.phase not in (Phase.SERVING, Phase.GREETING):
                 return
             serving = self.phase is _SERVING and device.state is not _ERROR
 
@@ -360,7 +295,7 @@ class Session:
         payload = bytes(memoryview(receiver.buffer)[at:end])
         if flags & Flags.REPLY:
             if not self.channel.answered(msg_id, command, flags, error, payload):
-                self._refuse(msg_id, command, 0, PeerError("a reply that nobody waits for"))
+                self.refuse(msg_id, command, 0, PeerError("a reply that nobody waits for"))
             return
         try:
             handler = HANDLERS.get(command)
@@ -374,7 +309,7 @@ class Session:
                 raise PeerError("came without a payload")
             answer = handler(self, payload)
         except Exception as exc:
-            self._refuse(msg_id, command, flags, exc)
+            self.refuse(msg_id, command, flags, exc)
             return
         if type(answer) is bytes or isinstance(answer, tuple):
             self._reply(msg_id, command, flags, answer)
@@ -390,7 +325,7 @@ class Session:
                 self.phase = step(self.phase, PhaseEvent.RESUME)
             if self.phase is Phase.SERVING:
                 if isinstance(error, Exception):
-                    self._refuse(msg_id, command, flags, error)
+                    self.refuse(msg_id, command, flags, error)
                 elif answer is not None:
                     self._reply(msg_id, command, flags, answer)
             if parked:
@@ -398,7 +333,7 @@ class Session:
                 if self.phase is Phase.LEAVING:
                     self._take_back()
                 else:
-                    self._out.flush()
+                    self.out.flush()
                     self._look()
                     self._serve()
 
@@ -435,13 +370,13 @@ class Session:
         payload, fds = answer if isinstance(answer, tuple) else (answer, ())
         message = _HEADER_PACK(msg_id, command, HEADER + len(payload), REPLY, 0) + payload
         if fds:
-            self._out.send_with_fds(message, list(fds))
+            self.out.send_with_fds(message, list(fds))
             return
-        self._out.gathered.append(message)
-        if len(message) > _LARGE or len(self._out.gathered) > KEEP // _LARGE:
-            self._out.flush()
+        self.out.gathered.append(message)
+        if len(message) > _LARGE or len(self.out.gathered) > KEEP // _LARGE:
+            self.out.flush()
 
-    def _refuse(self, msg_id: int, command: int, flags: int, exc: Exception) -> None:
+    def refuse(self, msg_id: int, command: int, flags: int, exc: Exception) -> None:
         """Answer a command that failed: the peer's fault, or the provider's."""
         if isinstance(exc, PeerError):
             number = exc.errno
@@ -452,28 +387,28 @@ class Session:
             number = errno.EIO
             self.device.fail(exc, f"{command_name(command)}")
         if not flags & POSTED and self.phase not in (Phase.LEAVING, Phase.GONE):
-            self._out.gathered.append(error_reply(msg_id, command, number))
+            self.out.gathered.append(error_reply(msg_id, command, number))
         if isinstance(exc, PeerError) and exc.fatal:
-            self._out.flush()
+            self.out.flush()
             self.leave(str(exc))
 
     # -- DMA by message
 
     def _is_answering(self) -> bool:
-        return self._answering
+        return self.answering
 
     def _send_command(self, message: bytes) -> bool:
         if self.phase is not Phase.SERVING:
             return False
-        self._out.gathered.append(message)
-        self._out.flush()
+        self.out.gathered.append(message)
+        self.out.flush()
         return self.phase is Phase.SERVING
 
     def _serve_once(self, seconds: float) -> bool:
         if self.phase is not Phase.SERVING:
             return False
         poll = select.poll()
-        choked = self._out.choked
+        choked = self.out.choked
         poll.register(self._sock, select.POLLOUT if choked else select.POLLIN)
         clients = nearby.watch(self.loop, poll)
         for fd, events in poll.poll(seconds * 1000):
@@ -495,7 +430,7 @@ class Session:
         self._watch.close()
         self._sock.close()
         self.channel.close()
-        self._out.close()
+        self.out.close()
         if self._run is None:
             self.loop.call_soon(self._take_back)
 
