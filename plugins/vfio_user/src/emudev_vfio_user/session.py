@@ -1,8 +1,8 @@
 """One client of one device: the thin shell around framing, tables and the device's hooks.
 
 Reads as much as there is, serves messages in order, sends the replies of a batch together. What
-drivers do most, reading registers and ringing doorbells, is served in the loop of `_serve_messages`,
-or in `accesses` if it comes alone; everything else goes through `commands`.
+drivers do most, reading registers and ringing doorbells, is served in `_serve_messages`, or in
+`accesses` if it comes alone; everything else goes through `commands`.
 
 While the loop sleeps, doorbells are served without the interpreter (`emudev_net.fast_wait`).
 
