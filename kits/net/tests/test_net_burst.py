@@ -6,9 +6,6 @@ from hypothesis import strategies as st
 
 from emudev_net import burst as b
 from emudev_net.burst import Burst, Packet
-from emudev_net.jit import jit_wanted
-from emudev_net.testing import Probe
-from emudev_net.testing import probes as compile_probes
 
 FUNCTIONS = (
     b.packet_rows,
@@ -23,15 +20,6 @@ FUNCTIONS = (
     b.from_gso,
     b.vlan_word,
 )
-
-
-@pytest.fixture(scope="module", params=["compiled", "plain"])
-def run(request):
-    if request.param == "plain":
-        return {function: Probe(function) for function in FUNCTIONS}
-    if not jit_wanted():
-        pytest.skip("kernels are not compiled here")
-    return dict(zip(FUNCTIONS, compile_probes(*FUNCTIONS), strict=True))
 
 
 def test_packets_come_back_as_they_were_put_in():

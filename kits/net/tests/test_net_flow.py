@@ -1,10 +1,10 @@
 """Flows move packets until there is no more to do, no room, or enough done."""
 
 import gc
-import itertools
 import weakref
 
 import pytest
+from flow_parts import fill_up, tcp_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,40 +12,15 @@ from emudev_core.loop import Loop
 from emudev_core.queues import Offload, QueueKernels
 from emudev_net import flow as flow_module
 from emudev_net import memory_queues
-from emudev_net.burst import CSUM_WANTED, GSO_TCPV4, Burst, Packet, offload_word, to_gso
+from emudev_net.burst import CSUM_WANTED, Burst, Packet, offload_word
 from emudev_net.flow import Flow, Outcome
-from emudev_net.jit import compile_now
 from emudev_net.memory_queues import MemorySink, MemorySource
 
 KERNELS = (*flow_module.KERNELS, *memory_queues.KERNELS)
 
 
-@pytest.fixture
-def kernels(jit, compiled_or_plain):
-    compiled_or_plain(*KERNELS)
-    return jit
-
-
-@pytest.fixture
-def loop():
-    made = Loop(spin=0)
-    yield made
-    made.close()
-
-
 def frames(count, size=60):
     return [bytes([i & 0xFF]) * (size + i % 7) for i in range(count)]
-
-
-def tcp_frame(size):
-    """An Ethernet, IPv4 and TCP header of zeroes but for the lengths, and a payload."""
-    ip = bytearray(20)
-    ip[0], ip[9] = 0x45, 6
-    ip[2:4] = (40 + size).to_bytes(2, "big")
-    tcp = bytearray(20)
-    tcp[12] = 0x50
-    payload = bytes(i & 0xFF for i in range(size))
-    return bytes(12) + b"\x08\0" + bytes(ip) + bytes(tcp) + payload
 
 
 def test_all_packets_arrive_and_the_source_is_empty(kernels, loop):
@@ -111,9 +86,7 @@ def test_kicking_twice_runs_once_and_a_closed_flow_never(kernels, loop):
 
 
 def test_requests_that_the_sink_does_not_take_are_done_in_between(kernels, loop):
-    whole = tcp_frame(5000)
-    flags = CSUM_WANTED | to_gso(GSO_TCPV4)
-    packet = Packet(whole, flags=flags, offload=offload_word(34, 16, 54, 1000))
+    packet = tcp_request(5000, 1000)
     for takes, count in ((Offload.NONE, 5), (Offload.CSUM | Offload.TSO4, 1)):
         source, sink = MemorySource(Burst.of([b"a" * 60, packet, b"b" * 60])), MemorySink(takes)
         flow = Flow(loop, source.kernels, sink.kernels)
@@ -121,7 +94,7 @@ def test_requests_that_the_sink_does_not_take_are_done_in_between(kernels, loop)
         assert flow.run() is Outcome.EMPTY
         got = sink.packets()
         assert len(got) == count + 2
-        assert b"".join(p.data[54:] for p in got[1:-1]) == whole[54:]
+        assert b"".join(p.data[54:] for p in got[1:-1]) == packet.data[54:]
         assert got[-1].data == b"b" * 60
         flow.close()
 
@@ -131,28 +104,18 @@ def test_requests_that_the_sink_does_not_take_are_done_in_between(kernels, loop)
 def test_a_sink_that_fills_up_anywhere_gets_each_segment_once(compiled_mode, rooms, split):
     loop = Loop(spin=0)
     try:
-        whole = tcp_frame(10000)
-        flags = CSUM_WANTED | to_gso(GSO_TCPV4)
-        packet = Packet(whole, flags=flags, offload=offload_word(34, 16, 54, 700))
+        packet = tcp_request(10000, 700)
         burst = Burst.of([packet, b"c" * 60, packet], split=split)
         source, sink = MemorySource(burst), MemorySink()
         flow = Flow(loop, source.kernels, sink.kernels)
-        for room in itertools.cycle([*rooms, 1]):
-            sink.room = room
-            if flow.run() is Outcome.EMPTY:
-                break
+        fill_up(flow, sink, rooms)
         got = [p.data for p in sink.packets()]
         assert len(got) == 15 + 1 + 15
-        assert b"".join(d[54:] for d in got[:15]) == whole[54:]
-        assert b"".join(d[54:] for d in got[16:]) == whole[54:]
+        assert b"".join(d[54:] for d in got[:15]) == packet.data[54:]
+        assert b"".join(d[54:] for d in got[16:]) == packet.data[54:]
         flow.close()
     finally:
         loop.close()
-
-
-@pytest.fixture(scope="module")
-def compiled_mode():
-    compile_now(KERNELS)
 
 
 def test_malformed_packets_are_dropped_and_counted(kernels, loop):

@@ -4,6 +4,7 @@ import itertools
 
 import attrs
 import pytest
+from flow_parts import tcp_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,16 +17,14 @@ from emudev_net.burst import (
     CSUM_WANTED,
     FIRST,
     FLAGS,
-    GSO_TCPV4,
     LAST,
     ROW,
     Burst,
     Packet,
     offload_word,
-    to_gso,
 )
 from emudev_net.flow import Flow, Outcome
-from emudev_net.jit import compile_now, queue_kernel
+from emudev_net.jit import queue_kernel
 from emudev_net.memory_queues import MemorySink, MemorySource
 from emudev_net.primitives import Words, load64, store64
 
@@ -137,36 +136,6 @@ MINE = (
 KERNELS = (*flow_module.KERNELS, *memory_queues.KERNELS, *MINE)
 
 
-@pytest.fixture
-def kernels(jit, compiled_or_plain):
-    compiled_or_plain(*KERNELS)
-    return jit
-
-
-@pytest.fixture(scope="module")
-def compiled_mode():
-    compile_now(KERNELS)
-
-
-@pytest.fixture
-def loop():
-    made = Loop(spin=0)
-    yield made
-    made.close()
-
-
-def large(size, mss):
-    """A TCP frame that asks to be cut into segments."""
-    ip = bytearray(20)
-    ip[0], ip[9] = 0x45, 6
-    ip[2:4] = (40 + size).to_bytes(2, "big")
-    tcp = bytearray(20)
-    tcp[12] = 0x50
-    data = bytes(12) + b"\x08\0" + bytes(ip) + bytes(tcp) + bytes(i & 0xFF for i in range(size))
-    flags = CSUM_WANTED | to_gso(GSO_TCPV4)
-    return Packet(data, flags=flags, offload=offload_word(34, 16, 54, mss))
-
-
 def numbers(flow, *names):
     stats = flow.stats()
     return tuple(stats[name] for name in names)
@@ -221,7 +190,7 @@ def test_a_sink_that_is_full_is_told_before_all_is_dropped(kernels, loop):
 
 
 def test_a_frame_that_is_cut_in_half_by_a_full_sink_is_dropped_whole(kernels, loop):
-    packets = [large(5000, 1000), large(3000, 1000), b"z" * 60]
+    packets = [tcp_request(5000, 1000), tcp_request(3000, 1000), b"z" * 60]
     source, sink = MemorySource(Burst.of(packets)), MemorySink()
     sink.room = 7
     flow = Flow(loop, source.kernels, sink.kernels, drop=True)
@@ -239,7 +208,7 @@ def test_a_frame_that_is_cut_in_half_by_a_full_sink_is_dropped_whole(kernels, lo
 @pytest.mark.parametrize("split", [0, 25])
 def test_packets_are_counted_not_rows(kernels, loop, split):
     bad = Packet(b"x" * 60, flags=CSUM_WANTED, offload=offload_word(500, 0, 0, 0))
-    packets = [b"a" * 70, bad, large(4000, 500), b"b" * 70, bad]
+    packets = [b"a" * 70, bad, tcp_request(4000, 500), b"b" * 70, bad]
     source, sink = MemorySource(Burst.of(packets, split=split)), MemorySink()
     for room in (1, 3, 2, 50):
         sink.room = room
@@ -396,7 +365,7 @@ def test_a_push_that_fails_in_the_software_stage_ends_the_flow_too(kernels, loop
     told = []
     words = Words(8)
     words[2] = -3
-    source = MemorySource(Burst.of([large(3000, 1000)]))
+    source = MemorySource(Burst.of([tcp_request(3000, 1000)]))
     sink = QueueKernels(words.address, None, answer_push, None, None)
     flow = Flow(loop, source.kernels, sink, on_failed=lambda f, code: told.append(code))
     flow.kick()

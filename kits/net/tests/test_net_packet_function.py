@@ -1,9 +1,9 @@
 """Packet functions change, drop and pass packets on; the flow counts each once."""
 
-import itertools
 import textwrap
 
 import pytest
+from flow_parts import fill_up, tcp_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,16 +12,12 @@ from emudev_core.queues import Offload
 from emudev_net import flow as flow_module
 from emudev_net import memory_queues, packet_function
 from emudev_net.burst import (
-    CSUM_WANTED,
-    GSO_TCPV4,
     ROW,
     VLAN,
     VLAN_PRESENT,
     Burst,
     Packet,
-    offload_word,
     packet_rows,
-    to_gso,
 )
 from emudev_net.flow import Flow, Outcome
 from emudev_net.flow_kernels import OVERRUN
@@ -110,19 +106,6 @@ def broken(state, burst, rows):
 KERNELS = (*flow_module.KERNELS, *memory_queues.KERNELS, swap, odd, prefix, broken)
 
 
-@pytest.fixture
-def kernels(jit, compiled_or_plain):
-    compiled_or_plain(*KERNELS)
-    return jit
-
-
-@pytest.fixture
-def loop():
-    made = Loop(spin=0)
-    yield made
-    made.close()
-
-
 def sent(loop, kernel, packets, split=0, sink=None, **keys):
     """What a flow with a packet function makes of packets, its counters, and the function."""
     source, sink = MemorySource(Burst.of(packets, split=split)), sink or MemorySink()
@@ -199,10 +182,7 @@ def test_a_sink_that_fills_up_anywhere_gets_each_packet_once(compiled_mode, room
         frames = [bytes([k]) + bytes([n]) * (30 + 7 * n) for n, k in enumerate(keep)]
         source, sink = MemorySource(Burst.of(frames, split=split)), MemorySink()
         flow = Flow(loop, source.kernels, sink.kernels, edit=PacketFunction(odd, 1), rows=16)
-        for room in itertools.cycle([*rooms, 1]):
-            sink.room = room
-            if flow.run() is Outcome.EMPTY:
-                break
+        fill_up(flow, sink, rooms)
         assert [p.data for p in sink.packets()] == [f for f in frames if f[0] & 1]
         stats = flow.stats()
         assert stats["received"] == len(frames)
@@ -218,37 +198,21 @@ def test_a_sink_that_fills_up_anywhere_gets_each_packet_once(compiled_mode, room
 def test_segments_of_an_edited_frame_go_on_where_the_sink_was_full(compiled_mode, rooms, split):
     loop = Loop(spin=0)
     try:
-        ip = bytearray(20)
-        ip[0], ip[9] = 0x45, 6
-        ip[2:4] = (40 + 10000).to_bytes(2, "big")
-        tcp = bytearray(20)
-        tcp[12] = 0x50
-        payload = bytes(i * 7 & 0xFF for i in range(10000))
-        whole = b"\x01" * 6 + bytes(6) + b"\x08\0" + bytes(ip) + bytes(tcp) + payload
-        flags = CSUM_WANTED | to_gso(GSO_TCPV4)
-        big = Packet(whole, flags=flags, offload=offload_word(34, 16, 54, 700))
+        big = tcp_request(10000, 700, to=b"\x01" * 6, step=7)
         refused = b"\0" * 60
         burst = Burst.of([refused, big, refused, refused, b"\x01" * 60, big, refused], split=split)
         source, sink = MemorySource(burst), MemorySink()
         flow = Flow(loop, source.kernels, sink.kernels, edit=PacketFunction(odd, 1))
-        for room in itertools.cycle([*rooms, 1]):
-            sink.room = room
-            if flow.run() is Outcome.EMPTY:
-                break
+        fill_up(flow, sink, rooms)
         got = [p.data for p in sink.packets()]
         assert len(got) == 15 + 1 + 15
-        assert b"".join(d[54:] for d in got[:15]) == payload
-        assert b"".join(d[54:] for d in got[16:]) == payload
+        assert b"".join(d[54:] for d in got[:15]) == big.data[54:]
+        assert b"".join(d[54:] for d in got[16:]) == big.data[54:]
         stats = flow.stats()
         assert (stats["received"], stats["sent"], stats["refused"]) == (7, 3, 4)
         flow.close()
     finally:
         loop.close()
-
-
-@pytest.fixture(scope="module")
-def compiled_mode():
-    compile_now(KERNELS)
 
 
 def test_a_function_that_fails_ends_the_flow(kernels, loop):

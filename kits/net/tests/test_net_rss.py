@@ -11,26 +11,14 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.sctp import SCTP
 
-from emudev_net.jit import jit_wanted
 from emudev_net.parse import OUT_WORDS, parse
 from emudev_net.primitives import Words
 from emudev_net.rss import ToeplitzTable, hash_frame, toeplitz
-from emudev_net.testing import Probe
-from emudev_net.testing import probes as compile_probes
 
 KEY = bytes.fromhex(
     "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
 ) + bytes(12)
-
-
-@pytest.fixture(scope="module", params=["compiled", "plain"])
-def run(request):
-    functions = (toeplitz, hash_frame, parse)
-    if request.param == "plain":
-        return {function: Probe(function) for function in functions}
-    if not jit_wanted():
-        pytest.skip("kernels are not compiled here")
-    return dict(zip(functions, compile_probes(*functions), strict=True))
+FUNCTIONS = (toeplitz, hash_frame, parse)
 
 
 def whole(run, table, data):
