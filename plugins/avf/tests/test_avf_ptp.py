@@ -14,7 +14,7 @@ from emudev_avf.vf import Vf, host_time
 from emudev_avf.virtchnl.dispatch import Dispatcher
 
 GET_CAPS, GET_TIME = 60, 61
-PTP = 0x8000_0000
+PTP, FLEX = 0x8000_0000, 0x0400_0000
 #: RX timestamps (bit 1) and reading (bit 2), as both drivers ask.
 WANTED = 0x06
 
@@ -40,7 +40,7 @@ class Guest:
         assert answered == opcode
         return status, data
 
-    def negotiate(self, caps=PTP):
+    def negotiate(self, caps=PTP | FLEX):
         status, data = self.ask(3, struct.pack("<I", caps))
         assert status == 0
         return struct.unpack_from("<I", data, 8)[0]
@@ -49,18 +49,18 @@ class Guest:
 @pytest.fixture
 def guest():
     made = Guest()
-    assert made.negotiate() == PTP
+    assert made.negotiate() == PTP | FLEX
     return made
 
 
 def test_linux_finds_the_flags_in_front(guest):
     request = bytes.fromhex("06000000" + "00" * 44)
-    assert guest.ask(GET_CAPS, request) == (0, bytes.fromhex("04000000" + "00" * 44))
+    assert guest.ask(GET_CAPS, request) == (0, request)
 
 
 def test_dpdk_finds_the_flags_behind_24_bytes_of_registers(guest):
     request = bytes.fromhex("00" * 24 + "06000000" + "00" * 20)
-    assert guest.ask(GET_CAPS, request) == (0, bytes.fromhex("00" * 24 + "04000000" + "00" * 20))
+    assert guest.ask(GET_CAPS, request) == (0, request)
 
 
 #: The first is recorded from DPDK 24.11, which sets the flags alone.
@@ -72,20 +72,26 @@ RECORDED = (
 
 @pytest.mark.parametrize("request_", [RECORDED, "ff" * 24 + "06000000" + "ff" * 20])
 def test_what_dpdk_leaves_around_its_flags_is_not_looked_at(guest, request_):
-    answer = bytes.fromhex("00" * 24 + "04000000" + "00" * 20)
+    answer = bytes.fromhex("00" * 24 + "06000000" + "00" * 20)
     assert guest.ask(GET_CAPS, bytes.fromhex(request_)) == (0, answer)
 
 
 @pytest.mark.parametrize(
     ("wanted", "granted"),
-    [(0x04, 0x04), (0x1F, 0x04), (0xFFFF_FFFF, 0x04), (0x1B, 0x00), (0x02, 0x00), (0x00, 0x00)],
+    [(0x04, 0x04), (0x1F, 0x06), (0xFFFF_FFFF, 0x06), (0x19, 0x00), (0x02, 0x02), (0x00, 0x00)],
 )
-def test_reading_alone_is_granted_and_only_to_who_wants_it(guest, wanted, granted):
+def test_reading_and_times_of_received_frames_are_granted_to_who_wants_them(guest, wanted, granted):
     """Bit 0 TX timestamps, 1 RX timestamps, 2 read, 3 write, 4 registers."""
     front = struct.pack("<I44x", wanted)
     assert guest.ask(GET_CAPS, front) == (0, struct.pack("<I44x", granted))
     behind = struct.pack("<24xI20x", wanted)
     assert guest.ask(GET_CAPS, behind) == (0, struct.pack("<24xI20x", granted))
+
+
+def test_a_driver_without_flexible_descriptors_has_no_room_for_times():
+    guest = Guest()
+    assert guest.negotiate(PTP) == PTP
+    assert guest.ask(GET_CAPS, struct.pack("<I44x", 0x06)) == (0, struct.pack("<I44x", 0x04))
 
 
 def test_the_time_is_64_bits_of_nanoseconds_and_8_reserved_bytes(guest):

@@ -116,6 +116,8 @@ RXDID_OVS_2: Final = 23
 RXDID_AUX_IP_OFFSET: Final = 25  #: where the IP header begins
 #: All that a queue can have; 24, of IPsec, is for devices that do it.
 RXDIDS: Final = frozenset({1, 2, 6, *range(16, 24), 25})
+#: Those with room for a timestamp: where the others have their auxiliary words.
+RXDIDS_WITH_TIME: Final = frozenset({2, 6, 16, 22, 23})
 FLEX_UMBCAST_SHIFT: Final = 14
 FLEX_PTYPE_SHIFT: Final = 16
 # Its qword 1, status_error0.
@@ -133,6 +135,7 @@ FLEX_L2TAG1P: Final = 1 << 13
 FLEX_L2TAG2P: Final = 1 << 11
 FLEX_XTRMD4_VALID: Final = 1 << 14  #: there is a first auxiliary word
 FLEX_XTRMD5_VALID: Final = 1 << 15  #: and a second one
+FLEX_TIME_VALID: Final = 1 << 24  #: the upper half of qword 3 is a timestamp; bit 0 of its low byte
 
 #: Most buffers that a received frame may span; both drivers give up on more (avf.md 6.9).
 RX_MAX_BUFFERS: Final = 5
@@ -208,12 +211,12 @@ class RxFlexWriteback(Wire):
     hash: int = u32("RSS hash if bit 12 is set; formats 22 and 23: flow id, all ones without")
     status_error1: int = u16("bit 11: l2tag2_2; bits 14 and 15: auxiliary words")
     flags2: int = u8("zero")
-    time_low: int = u8("bit 0: a timestamp; zero")
+    time_low: int = u8("bit 0: there is a timestamp; its parts of a nanosecond: zero")
     l2tag2_1: int = u16("zero")
     l2tag2_2: int = u16("stripped VLAN TCI")
     flow: int = u32("flow id, all ones without; formats 22 and 23: RSS hash")
-    aux0: int = u16("first auxiliary word")
-    aux1: int = u16("second auxiliary word")
+    aux0: int = u16("first auxiliary word, or the lower half of a timestamp, ns")
+    aux1: int = u16("second auxiliary word, or its upper half")
 
     @property
     def length(self) -> int:
@@ -224,6 +227,11 @@ class RxFlexWriteback(Wire):
     def ptype(self) -> int:
         """Packet type; avf.md 6.10."""
         return self.ptype_flags & 0x3FF
+
+    @property
+    def time(self) -> int | None:
+        """When the frame came: the low 32 bits of a clock of ns, None without."""
+        return self.aux1 << 16 | self.aux0 if self.time_low & 1 else None
 
 
 def tx_data_qword1(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from emudev_core.queues import Doorbell, QueueStats
 from emudev_net.primitives import Words
 
-from .descriptors import RX_SIZE, RXDID_LEGACY, RXDIDS, TX_SIZE
+from .descriptors import RX_SIZE, RXDID_LEGACY, RXDIDS, RXDIDS_WITH_TIME, TX_SIZE
 from .words import (
     OFF,
     ON,
@@ -38,6 +38,7 @@ from .words import (
     R_KEEP_CRC,
     R_MAX_PACKET,
     R_RXDID,
+    R_STAMPED,
     RX_REASONS,
     STOPPED,
     T_SCRATCH,
@@ -310,6 +311,11 @@ class RxRing(Ring):
         """Whether write-backs have one of the flexible formats."""
         return self._get(R_RXDID) != 0
 
+    @property
+    def stamped(self) -> bool:
+        """Whether write-backs say when frames came."""
+        return self._get(R_STAMPED) != 0
+
     def _enabled(self, value: int) -> None:
         """Count it, too: a queue that stopped at a fault is enabled still."""
         self._port.count_receiving(int(value != OFF) - int(self.enabled))
@@ -324,6 +330,7 @@ class RxRing(Ring):
         max_packet: int,
         crc_disable: bool = False,
         rxdid: int = RXDID_LEGACY,
+        timestamps: bool = False,
     ) -> None:
         """Set up the ring, disabled, head 0.
 
@@ -334,6 +341,7 @@ class RxRing(Ring):
             max_packet: Longest frame, bytes; longer ones are dropped.
             crc_disable: Deliver the frame check sequence.
             rxdid: Format of the write-back, one of `RXDIDS`; 0 is the legacy one, too.
+            timestamps: Say when frames came, if the format is one of `RXDIDS_WITH_TIME`.
 
         Raises:
             ValueError: Out of range.
@@ -347,3 +355,9 @@ class RxRing(Ring):
         self._set(R_MAX_PACKET, max_packet)
         self._set(R_KEEP_CRC, int(crc_disable))
         self._set(R_RXDID, 0 if rxdid == RXDID_LEGACY else rxdid)
+        self._set(R_STAMPED, int(timestamps and rxdid in RXDIDS_WITH_TIME))
+
+    def reset(self) -> None:
+        """Forget everything but the counters."""
+        super().reset()
+        self._set(R_STAMPED, 0)

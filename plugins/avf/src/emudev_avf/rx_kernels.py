@@ -66,6 +66,7 @@ from .rx_pieces import (
     F_QWORD0,
     F_QWORD1,
     F_SHIFT,
+    F_TIME,
     F_TOTAL,
     HEADER_BYTES,
     MAX_PIECES,
@@ -328,6 +329,7 @@ def push(state: int, burst: int, rows: int) -> int:
     while exchange64(port + P_LOCK, 1) != 0:
         pause()
     store64(port + P_HOLD, HOLD_NONE)
+    store64(load64(port + P_SCRATCH) + F_TIME, 0)
     vector = pacing_vector(port)
     allowed = UNLIMITED if vector == 0 else 0
     queue = load64(port + P_RX_QUEUES)

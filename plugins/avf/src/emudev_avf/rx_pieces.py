@@ -32,6 +32,7 @@ HEADER_BYTES: Final = 128
 F_TOTAL: Final = 8 * 0  #: bytes in the burst
 F_LENGTH: Final = 8 * 1  #: bytes to deliver
 F_PTYPE: Final = 8 * 2  #: packet type, as the descriptor has it
+F_TIME: Final = 8 * 3  #: when the push at hand began, ns since 1970; 0: nobody has asked
 F_CAST: Final = 8 * 4
 F_QWORD0: Final = 8 * 5
 F_QWORD1: Final = 8 * 6

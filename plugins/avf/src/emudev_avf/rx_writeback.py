@@ -5,6 +5,9 @@ a queue with a flexible format has those words taken apart and put together agai
 legacy one, which Linux uses, pays one comparison. In all formats the word with DD is qword 1, and
 is stored last.
 
+All frames of a push have one time, read for the first of them whose queue is to say it: they were
+there when it began.
+
 Source: avf.md sections 4.10, 6.7 to 6.9.
 """
 
@@ -14,7 +17,14 @@ from typing import Final
 
 from emudev_net.jit import inline
 from emudev_net.parse import KIND_IPV4, KIND_IPV6, OUT_KIND, OUT_L3, OUT_L4, WHAT_TCP
-from emudev_net.primitives import load16be, load64, shift_right64, store64, store64_release
+from emudev_net.primitives import (
+    load16be,
+    load64,
+    realtime_ns,
+    shift_right64,
+    store64,
+    store64_release,
+)
 
 from .descriptors import (
     FLEX_CRCP,
@@ -28,6 +38,7 @@ from .descriptors import (
     FLEX_PTYPE_SHIFT,
     FLEX_RSS_VALID,
     FLEX_RXE,
+    FLEX_TIME_VALID,
     FLEX_UMBCAST_SHIFT,
     FLEX_XTRMD4_VALID,
     FLEX_XTRMD5_VALID,
@@ -69,8 +80,9 @@ from .rx_pieces import (
     F_QWORD3,
     F_SHIFT,
     F_TCIS,
+    F_TIME,
 )
-from .words import Q_HEAD, Q_LENGTH, R_BUFFER_SIZE, R_RXDID
+from .words import Q_HEAD, Q_LENGTH, R_BUFFER_SIZE, R_RXDID, R_STAMPED
 
 __all__ = ["reject", "write_back"]
 
@@ -171,6 +183,16 @@ def auxiliary(rxdid: int, frame: int) -> int:
 
 
 @inline
+def time_of_push(frame: int) -> int:
+    """The low 32 bits of when the frame came, ns of the clock that PTP_GET_TIME reads."""
+    time = load64(frame + F_TIME)
+    if time == 0:
+        time = realtime_ns()
+        store64(frame + F_TIME, time)
+    return time & 0xFFFF_FFFF
+
+
+@inline
 def write_back_flex(queue: int, frame: int, rxdid: int) -> None:
     """Hand the descriptors of a delivered frame to the guest in a flexible format."""
     need = load64(frame + F_NEED)
@@ -204,6 +226,9 @@ def write_back_flex(queue: int, frame: int, rxdid: int) -> None:
             status1 |= FLEX_XTRMD4_VALID
         if aux >> 33 & 1:
             status1 |= FLEX_XTRMD5_VALID
+    if load64(queue + R_STAMPED) != 0:
+        flow |= time_of_push(frame) << 32
+        status1 |= FLEX_TIME_VALID
     if qword2 & RX_EXT_L2TAG2P:
         status1 |= FLEX_L2TAG2P | shift_right64(qword2, 48) << 48
     cast = legacy >> RX_UMBCAST_SHIFT & 3

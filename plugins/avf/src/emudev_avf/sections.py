@@ -100,6 +100,7 @@ def _ring(queue: int, direction: str, ring: Ring) -> Row:
         "tail": ring.doorbell.value,
         "vector": ring.vector,
         "buffer": ring.buffer_size if isinstance(ring, RxRing) else 0,
+        "timestamps": ring.stamped if isinstance(ring, RxRing) else False,
         "packets": counted.packets,
         "bytes": counted.bytes,
         "dropped": sum(reasons.values()),

@@ -50,6 +50,7 @@ class QueueSetup:
         max_packet: Longest received frame, bytes; 0 for a transmit queue.
         crc_disable: Received frames keep their FCS.
         rxdid: Format of receive descriptors; 0 or 1: the legacy one.
+        timestamps: They say when frames came, if the format has room for that.
     """
 
     base: int
@@ -58,6 +59,7 @@ class QueueSetup:
     max_packet: int = 0
     crc_disable: bool = False
     rxdid: int = 0
+    timestamps: bool = False
 
 
 @attrs.define
@@ -259,6 +261,7 @@ class Vf:
             setup.max_packet,
             setup.crc_disable,
             setup.rxdid,
+            setup.timestamps,
         )
 
     def set_tx(self, queue: int, setup: QueueSetup | None) -> None:

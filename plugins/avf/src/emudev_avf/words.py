@@ -55,6 +55,8 @@ R_KEEP_CRC: Final = 8 * 42  #: 1 = append the frame check sequence
 R_RXDID: Final = 8 * 43  #: number of its flexible descriptor format, 0 for the legacy one
 R_FULL_SINCE: Final = 8 * 44  #: when a frame first found too few buffers, ns; 0: the last fitted
 R_LOST: Final = 8 * 45  #: frames that were for the guest and lost: unicast, multicast, broadcast
+#: 1 = its descriptors say when frames came; only with formats that have room for that
+R_STAMPED: Final = 8 * 13
 QUEUE_WORDS: Final = 56
 
 #: Reasons for which a transmitted packet is dropped, the order of the words from `Q_REASONS`.

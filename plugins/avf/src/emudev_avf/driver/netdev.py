@@ -71,6 +71,7 @@ class AvfDriver:
         buffer: Bytes of each receive buffer.
         caps: Capability flags to ask for.
         rxdid: Format of the receive descriptors; more than 1 needs RX_FLEX_DESC.
+        timestamps: Ask for the times of received frames; needs PTP, and a format with room.
         tell: Called with a line for people at each step.
     """
 
@@ -83,6 +84,7 @@ class AvfDriver:
         buffer: int = 2048,
         caps: int = LINUX_CAPS,
         rxdid: int = 0,
+        timestamps: bool = False,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.function = function
@@ -98,6 +100,7 @@ class AvfDriver:
         self._buffer = buffer
         self._caps = caps
         self._rxdid = rxdid
+        self._timestamps = timestamps
         self._tell = tell
         self._admin: AdminQueue | None = None
         self._resources: Resources | None = None
@@ -206,7 +209,8 @@ class AvfDriver:
         if not self.tx:
             self.tx = [TxRing(self.function, self._ring) for _ in range(pairs)]
             self.rx = [
-                RxRing(self.function, self._ring, self._buffer, self._rxdid) for _ in range(pairs)
+                RxRing(self.function, self._ring, self._buffer, self._rxdid, self._timestamps)
+                for _ in range(pairs)
             ]
         vector_of = {i: vectors[i % len(vectors)] for i in range(pairs)}
         if pairs > BIT_SET:
@@ -249,6 +253,7 @@ class AvfDriver:
                     databuffer_size=rx.buffer,
                     max_pkt_size=frame,
                     rxdid=rx.rxdid,
+                    flags=int(rx.timestamps),
                     dma_ring_addr=rx.address,
                 ).pack()
             admin.request(Op.CONFIG_VSI_QUEUES, body)

@@ -103,6 +103,7 @@ class Received:
         bad: It found one wrong.
         mark: The mark of a flow rule, or None.
         inner_vlan: TCI of a stripped inner tag, or None.
+        time: When it came, the low 32 bits of the device's clock of ns, or None.
     """
 
     frame: bytes
@@ -113,6 +114,7 @@ class Received:
     bad: bool
     mark: int | None = None
     inner_vlan: int | None = None
+    time: int | None = None
 
     def evolve(self, frame: bytes) -> Received:
         """The same of a frame."""
@@ -155,6 +157,7 @@ def read_flexible(raw: bytes) -> tuple[int, Received | None]:
         bad=bool(status & (FLEX_IPE | FLEX_L4E)),
         mark=None if flow == NO_FLOW else flow,
         inner_vlan=done.l2tag2_2 if done.status_error1 & FLEX_L2TAG2P else None,
+        time=done.time,
     )
 
 
@@ -282,12 +285,19 @@ class RxRing:
         length: Descriptors, a multiple of 32.
         buffer: Bytes of each buffer, a multiple of 128, 1024 to 16256.
         rxdid: Format of the descriptors.
+        timestamps: Whether they are to say when frames came.
     """
 
     def __init__(
-        self, function: GuestFunction, length: int = 512, buffer: int = 2048, rxdid: int = 0
+        self,
+        function: GuestFunction,
+        length: int = 512,
+        buffer: int = 2048,
+        rxdid: int = 0,
+        timestamps: bool = False,
     ) -> None:
         self.rxdid = rxdid
+        self.timestamps = timestamps
         self.length = length
         self.buffer = buffer
         self._base = (length * RX_SIZE + 4095) & ~4095

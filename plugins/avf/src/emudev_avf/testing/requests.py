@@ -181,13 +181,14 @@ def pair(
     crc: int = 0,
     rxdid: int = 0,
     split: int = 0,
+    flags: int = 0,
     vsi: int = VSI,
 ) -> bytes:
     """A queue pair of CONFIG_VSI_QUEUES; rings are (descriptors, address)."""
     return struct.pack(
         "<HHHHQQ HHIHHIIBBBBQiI",
         vsi, queue, tx[0], 0, tx[1], 0,
-        vsi, queue, rx[0], 0, split, buffer, frame, crc, rxdid, 0, 0, rx[1], 0, 0,
+        vsi, queue, rx[0], 0, split, buffer, frame, crc, rxdid, flags, 0, rx[1], 0, 0,
     )  # fmt: skip
 
 

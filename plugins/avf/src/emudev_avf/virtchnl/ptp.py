@@ -1,12 +1,13 @@
-"""The clock that a guest can read. Source: avf.md section 4.10 (virtchnl.h).
+"""The clock that a guest can read. Source: avf.md sections 4.5 and 4.10 (virtchnl.h).
 
-It can be read and no more: frames get no timestamps, nothing sets or steers the clock, and no
-register shows it. What asks for one of these (opcodes 62 to 65) is not supported.
+It can be read, and received frames say when they came by it, in queues whose configuration asks for
+that. No more: frames that the guest sends get no timestamps, nothing sets or steers the clock, and
+no register shows it. What asks for one of these (opcodes 62 to 65) is not supported.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .handlers import Answer, handler
 from .messages import PhcTime, PtpCaps, PtpCapsBehindRegs
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-#: What can be granted.
-OFFER: Final = PtpCap.READ_PHC
+
+def offer(vf: Vf) -> PtpCap:
+    """What can be granted: only flexible descriptors have room for timestamps."""
+    if Cap.RX_FLEX_DESC in vf.caps:
+        return PtpCap.READ_PHC | PtpCap.RX_TIMESTAMP
+    return PtpCap.READ_PHC
 
 
 @handler(Op.PTP_GET_CAPS, gate=Cap.PTP)
 def ptp_get_caps(vf: Vf, payload: bytes) -> Answer:
-    """Grants reading, if that is wanted. Must succeed: DPDK gives up if it fails.
+    """Grants what is wanted and offered. Must succeed: DPDK gives up if it fails.
 
     The message has two layouts of one size, told apart by the flags of the second. Linux sends
     zero in that place. DPDK always sets them, and leaves whatever was on its stack in the place of
@@ -31,8 +36,8 @@ def ptp_get_caps(vf: Vf, payload: bytes) -> Answer:
     """
     behind = PtpCapsBehindRegs.unpack(payload)
     if behind.caps:
-        return Answer(PtpCapsBehindRegs(caps=behind.caps & OFFER).pack())
-    return Answer(PtpCaps(caps=PtpCaps.unpack(payload).caps & OFFER).pack())
+        return Answer(PtpCapsBehindRegs(caps=behind.caps & offer(vf)).pack())
+    return Answer(PtpCaps(caps=PtpCaps.unpack(payload).caps & offer(vf)).pack())
 
 
 @handler(Op.PTP_GET_TIME, gate=Cap.PTP)

@@ -36,6 +36,7 @@ MAX_BUFFER: Final = 16256
 BUFFER_UNIT: Final = 128
 MIN_PACKET: Final = 64
 MAX_PACKET: Final = 16382
+RX_TIMESTAMPS: Final = 0x01
 #: Without RX_FLEX_DESC. Linux sends 0, which means 1 (avf.md 8, quirk 8), DPDK 1.
 LEGACY_RXDIDS: Final = frozenset({RXDID_LEGACY})
 
@@ -102,6 +103,10 @@ def rx_setup(vf: Vf, info: RxQueueInfo) -> QueueSetup | None:
         max_packet=info.max_pkt_size,
         crc_disable=bool(info.crc_disable),
         rxdid=info.rxdid,
+        # Hardware's PF does not refuse the flag where it means nothing.
+        timestamps=bool(info.flags & RX_TIMESTAMPS)
+        and Cap.PTP in vf.caps
+        and Cap.RX_FLEX_DESC in vf.caps,
     )
 
 
