@@ -62,6 +62,7 @@ class Offload(enum.IntFlag):
     TSO6 = 4  #: TCP over IPv6, unsegmented
     USO = 8  #: UDP, unsegmented
     VLAN = 16  #: a VLAN tag beside the frame instead of in it
+    CRC32C = 32  #: an SCTP checksum that is still to be computed
 
 
 class QueueKernel(Protocol):

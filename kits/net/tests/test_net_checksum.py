@@ -11,10 +11,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import checksum as scapy_checksum
 
 from emudev_net import checksum as c
-from emudev_net.burst import Burst, Packet
-from emudev_net.jit import jit_wanted
-from emudev_net.testing import Probe
-from emudev_net.testing import probes as compile_probes
+from emudev_net.burst import FIRST, Burst, Packet
 
 FUNCTIONS = (
     c.fold,
@@ -23,17 +20,10 @@ FUNCTIONS = (
     c.ipv4_header_sum,
     c.pseudo_header_sum,
     c.gather,
+    c.crc_more,
+    c.crc_rows,
     c.crc32c_rows,
 )
-
-
-@pytest.fixture(scope="module", params=["compiled", "plain"])
-def run(request):
-    if request.param == "plain":
-        return {function: Probe(function) for function in FUNCTIONS}
-    if not jit_wanted():
-        pytest.skip("kernels are not compiled here")
-    return dict(zip(FUNCTIONS, compile_probes(*FUNCTIONS), strict=True))
 
 
 def buffer(data):
@@ -125,30 +115,39 @@ def test_gathering_copies_what_there_is_and_no_more(run, data, offset, size, spl
     assert memory.raw == expected + b"." * (120 - len(expected))
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [  # RFC 3720, B.4, as numbers
-        (bytes(32), 0x8A9136AA),
-        (b"\xff" * 32, 0x62A8AB43),
-        (bytes(range(32)), 0x46DD794E),
-        (bytes(range(31, -1, -1)), 0x113FDB5C),
-    ],
-)
-def test_crc32c_gives_the_vectors_of_rfc_3720(run, data, expected):
-    # The four bytes at 8 count as zero here, so the vectors are moved behind them in a way that
-    # the CRC can be told: a table-driven CRC over the very bytes in Python.
-    def crc(value):
-        result = 0xFFFF_FFFF
-        for byte in value:
-            result ^= byte
-            for _ in range(8):
-                result = result >> 1 ^ (0x82F63B78 if result & 1 else 0)
-        return result ^ 0xFFFF_FFFF
+#: RFC 3720, B.4, as numbers; in the first and the last one bytes 8 to 11 are zero.
+RFC3720 = [
+    (bytes(32), 0x8A9136AA),
+    (b"\xff" * 32, 0x62A8AB43),
+    (bytes(range(32)), 0x46DD794E),
+    (bytes(range(31, -1, -1)), 0x113FDB5C),
+    (
+        bytes.fromhex("01c0000000000000000000000000000014000000000004000000001400000018")
+        + bytes.fromhex("28000000000000000200000000000000"),
+        0xD9963A56,
+    ),
+]
 
-    assert crc(data) == expected
-    for split in (0, 5):
-        burst = Burst.of([b"front" + data], split=split)
-        found = run[c.crc32c_rows](c.CRC32C_TABLE.address, burst.address, 0, burst.count, 5)
-        assert found == crc(data[:8] + bytes(4) + data[12:])
-    if data == bytes(32):
+
+@pytest.mark.parametrize("split", [0, 1, 5, 12])
+@pytest.mark.parametrize(("data", "expected"), RFC3720)
+def test_crc32c_gives_the_vectors_of_rfc_3720(run, data, expected, split):
+    table = c.CRC32C_TABLE.address
+    _memory, at = buffer(data)
+    assert run[c.crc_more](table, 0xFFFF_FFFF, at, len(data)) ^ 0xFFFF_FFFF == expected
+    burst = Burst.of([b"front" + data + b"behind"], split=split)
+    found = run[c.crc_rows](table, 0xFFFF_FFFF, burst.address, 0, 5, len(data))
+    assert found ^ 0xFFFF_FFFF == expected
+
+
+@pytest.mark.parametrize("split", [0, 1, 5, 12, 17])
+@pytest.mark.parametrize(("data", "expected"), [RFC3720[0], RFC3720[4]])
+def test_the_crc_of_sctp_takes_its_field_as_zero_and_ends_with_the_packet(
+    run, data, expected, split
+):
+    for field in (bytes(4), b"\xff\x01\x80\x7f"):
+        frame = b"front" + data[:8] + field + data[12:] + b"padding"
+        burst = Burst.of([b"another", frame], split=split)
+        first = next(i for i in range(1, burst.count) if burst.words[8 * i + 2] & FIRST)
+        found = run[c.crc32c_rows](c.CRC32C_TABLE.address, burst.address, first, 5, len(data))
         assert found == expected

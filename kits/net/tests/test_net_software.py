@@ -4,6 +4,7 @@ import itertools
 import struct
 from socket import AF_INET, AF_INET6, inet_pton
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,6 +232,22 @@ def test_sctp_gets_its_crc(kernels):
         (found,) = stage.out.packets(stage.run(Burst.of([packet], split=50)))
         assert found.data == data
         assert found.flags & CRC32C_WANTED == 0
+
+
+def test_a_crc_that_the_sink_computes_is_left_to_it_behind_a_tag_too(kernels):
+    frame = bytes(TCP4 / SCTP(sport=1, dport=2, tag=3) / SCTPChunkData(data=payload(101)))
+    packet = Packet(frame, flags=CRC32C_WANTED, offload=offload_word(38, 8, 0, 0))
+    stage = Stage(kernels, Offload.CRC32C | Offload.VLAN)
+    burst = Burst.of([packet], split=50)
+    assert stage.out.packets(stage.run(burst)) == burst.packets()
+    tagged = attrs.evolve(
+        packet, flags=CRC32C_WANTED | VLAN_PRESENT, vlan=vlan_word(9, 0x8100, 0, 0)
+    )
+    stage = Stage(kernels, Offload.CRC32C)
+    (found,) = stage.out.packets(stage.run(Burst.of([tagged])))
+    assert found.data == frame[:12] + bytes.fromhex("81000009") + frame[12:]
+    assert found.flags & (CRC32C_WANTED | VLAN_PRESENT) == CRC32C_WANTED
+    assert (csum_start(found.offload), csum_offset(found.offload)) == (42, 8)
 
 
 def test_a_tag_is_inserted_without_copying_payload(kernels):

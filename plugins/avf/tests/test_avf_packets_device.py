@@ -198,10 +198,10 @@ def crc32c(data):
     return value ^ 0xFFFF_FFFF
 
 
-@pytest.mark.parametrize("size", [5, 700])
-def test_the_crc_of_sctp_arrives_complete(machines, size):
+@pytest.mark.parametrize(("size", "rxdid"), [(5, 0), (700, 0), (700, 22)])
+def test_the_crc_of_sctp_arrives_complete_and_good(machines, size, rxdid):
     """Little endian in memory at byte 8, over the packet with zeroes there (avf.md 6.5)."""
-    machine = machines()
+    machine = machines(rxdid=rxdid)
     packet = struct.pack(">HHII", 1000, 2000, 0x1234, 0) + b"s" * size
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(packet), 7, 0, 64, 132, 0)
     head = head[:10] + struct.pack(">H", 0xFFFF ^ ones_sum(head + SOURCE + TARGET))
@@ -209,4 +209,10 @@ def test_the_crc_of_sctp_arrives_complete(machines, size):
     (got,) = machine.pass_frame(frame, headers=Headers(mac=14, ip=20, l4=12, protocol="sctp"))
     want = packet[:8] + struct.pack("<I", crc32c(packet)) + packet[12:]
     assert got.frame[34 : 34 + len(packet)] == want
-    assert (got.ptype, got.bad) == (27, False)
+    assert (got.ptype, got.checked, got.bad) == (27, True, False)
+    # As it came, it is verified: nobody has left anything to the device.
+    (again,) = machine.pass_frame(got.frame)
+    assert (again.checked, again.bad) == (True, False)
+    (broken,) = machine.pass_frame(got.frame[:-1] + bytes([got.frame[-1] ^ 1]))
+    # Of a short packet that byte is padding.
+    assert (broken.checked, broken.bad) == (True, size == 700)

@@ -17,6 +17,8 @@ __all__ = [
     "CRC32C_TABLE",
     "checksum_rows",
     "crc32c_rows",
+    "crc_more",
+    "crc_rows",
     "crc_table",
     "fold",
     "gather",
@@ -151,25 +153,52 @@ CRC32C_TABLE: Final = crc_table(0x82F63B78)
 
 
 @inline
-def crc32c_rows(table: int, burst: int, row: int, count: int, start: int) -> int:
-    """CRC-32C of a packet from `start` on, its own field at start + 8 taken as zero.
+def crc_more(table: int, crc: int, address: int, size: int) -> int:
+    """A reflected CRC of 32 bits, continued by `size` bytes.
 
     Args:
         table: Address of a `crc_table`.
-        burst: Address of the burst.
-        row: First row of the packet.
-        count: Its rows.
-        start: Where the SCTP header starts.
+        crc: What the bytes before gave; 0xFFFFFFFF where a CRC begins. At its end it is inverted.
+        address: Of the first byte.
+        size: Bytes; none if it is not above 0.
     """
-    crc = 0xFFFFFFFF
-    at = 0
-    for i in range(row, row + count):
-        address = load64(burst + i * 64)
-        size = load64(burst + i * 64 + 8)
-        for j in range(size):
-            if at >= start:
-                inside = at - start
-                byte = 0 if 8 <= inside < 12 else load8(address + j)
-                crc = (crc >> 8) ^ load64(table + 8 * ((crc ^ byte) & 0xFF))
-            at += 1
-    return crc ^ 0xFFFFFFFF
+    for i in range(size):
+        crc = crc >> 8 ^ load64(table + 8 * ((crc ^ load8(address + i)) & 0xFF))
+    return crc
+
+
+@inline
+def crc_rows(table: int, crc: int, burst: int, row: int, start: int, size: int) -> int:
+    """`crc_more` with `size` bytes of the packet at `row`, from offset `start` on; it has them."""
+    while size > 0:
+        at = burst + row * 64
+        have = load64(at + 8)
+        if start < have:
+            part = min(have - start, size)
+            crc = crc_more(table, crc, load64(at) + start, part)
+            size -= part
+            start = 0
+        else:
+            start -= have
+        row += 1
+    return crc
+
+
+@inline
+def crc32c_rows(table: int, burst: int, row: int, start: int, size: int) -> int:
+    """CRC-32C of an SCTP packet, its own field, four bytes at 8, taken as zero.
+
+    Args:
+        table: Address of `CRC32C_TABLE`.
+        burst: Address of the burst.
+        row: First row of the frame.
+        start: Where the SCTP header starts in the frame, bytes.
+        size: Bytes of the SCTP packet, 12 at least; the frame has them.
+
+    Returns:
+        The number that the field holds, least significant byte first.
+    """
+    crc = crc_rows(table, 0xFFFFFFFF, burst, row, start, 8)
+    for _ in range(4):
+        crc = crc >> 8 ^ load64(table + 8 * (crc & 0xFF))
+    return crc_rows(table, crc, burst, row, start + 12, size - 12) ^ 0xFFFFFFFF

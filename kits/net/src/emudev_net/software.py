@@ -71,6 +71,7 @@ from .stage import (
     S_SCRATCH,
     S_TAKES,
     SLOT,
+    TAKES_CRC32C,
     TAKES_CSUM,
     TAKES_TSO4,
     TAKES_TSO6,
@@ -106,7 +107,7 @@ def _segments_wanted(flags: int, takes: int) -> int:
 @inline
 def needs_software(flags: int, takes: int) -> int:
     """1 if a packet with these flags can't be given to a sink that takes `takes`."""
-    if flags & CRC32C_WANTED:
+    if flags & CRC32C_WANTED and takes & TAKES_CRC32C == 0:
         return 1
     if flags & (VLAN_PRESENT | OUTER_VLAN_PRESENT) and takes & TAKES_VLAN == 0:
         return 1
@@ -129,8 +130,8 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
     total = frame_length(burst, row, end - row)
     start = csum_start(csum)
     offset = csum_offset(csum)
-    crc = flags & CRC32C_WANTED != 0
-    sums = not crc and flags & CSUM_WANTED != 0 and takes & TAKES_CSUM == 0
+    crc = flags & CRC32C_WANTED != 0 and takes & TAKES_CRC32C == 0
+    sums = flags & (CSUM_WANTED | CRC32C_WANTED) == CSUM_WANTED and takes & TAKES_CSUM == 0
     insert = takes & TAKES_VLAN == 0 and flags & (VLAN_PRESENT | OUTER_VLAN_PRESENT) != 0
     head = 12 if insert else 0
     if sums:
@@ -150,7 +151,7 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
         flags = flags & ~CSUM_WANTED | CSUM_GOOD
         csum = 0
     if crc:
-        value = crc32c_rows(load64(stage + 8 * S_CRC), burst, row, end - row, start)
+        value = crc32c_rows(load64(stage + 8 * S_CRC), burst, row, start, total - start)
         store32(header + start + 8, value)
         flags = flags & ~(CRC32C_WANTED | CSUM_WANTED) | CSUM_GOOD
         csum = 0
@@ -162,7 +163,7 @@ def _mend(stage: int, burst: int, row: int, end: int, out: int) -> int:
         move_addresses(header, begin)
         write_tags(begin + 12, flags, load64(meta + VLAN))
         flags &= ~(VLAN_PRESENT | OUTER_VLAN_PRESENT)
-        if flags & CSUM_WANTED:
+        if flags & (CSUM_WANTED | CRC32C_WANTED):
             length = (csum >> 32) & 0xFFFF
             csum = csum & ~0xFFFF_0000_FFFF | (start + shift)
             csum |= (length + shift if length else 0) << 32

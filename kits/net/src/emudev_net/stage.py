@@ -47,6 +47,7 @@ __all__ = [
     "S_RESUME_OWN",
     "S_SCRATCH",
     "S_TAKES",
+    "TAKES_CRC32C",
     "TAKES_CSUM",
     "TAKES_TSO4",
     "TAKES_TSO6",
@@ -89,6 +90,7 @@ TAKES_TSO4: Final = 2
 TAKES_TSO6: Final = 4
 TAKES_USO: Final = 8
 TAKES_VLAN: Final = 16
+TAKES_CRC32C: Final = 32
 
 
 @inline

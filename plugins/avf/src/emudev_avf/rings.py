@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emudev_core.memory import EMPTY_TABLE, MemoryTable
 from emudev_core.queues import Offload, QueueKernels
-from emudev_net.checksum import crc_table
+from emudev_net.checksum import CRC32C_TABLE, crc_table
 from emudev_net.jit import Compilation, compile_all, jit_wanted
 from emudev_net.memory import KernelTable
 from emudev_net.primitives import Words
@@ -45,6 +45,7 @@ from .tails import MappedTails
 from .virtchnl.limits import LARGE_LUT_SIZE, RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
     P_CLASS0,
+    P_CRC32C_TABLE,
     P_CRC_TABLE,
     P_DUE,
     P_FAR,
@@ -219,6 +220,7 @@ class Port:
         words[P_RX_COUNT // 8] = queue_pairs
         words[P_SCRATCH // 8] = self._scratch.address
         words[P_CRC_TABLE // 8] = self._crc_table.address
+        words[P_CRC32C_TABLE // 8] = CRC32C_TABLE.address
         words[P_MAX_FRAME // 8] = max_frame
         self.set_memory(EMPTY_TABLE)
         self._restore_defaults()
@@ -491,7 +493,7 @@ class Port:
             push=rx_kernels.push,
             release=None,
             notify=notify,
-            takes=Offload.CSUM | Offload.VLAN,
+            takes=Offload.CSUM | Offload.CRC32C | Offload.VLAN,
             stats=self.rx[pair].stats,
         )
 

@@ -1,12 +1,16 @@
 """Kernel parts of receive that are about checksums: verify them, complete one.
 
 A driver takes "checked and no error" as the truth, so that everything that is not known is verified
-here; a checksum that the sender left to us is completed in the guest's copy.
+here; a checksum that the sender left to us is completed in the guest's copy. SCTP's is a CRC; a
+field of zero, with which senders that agreed on it (RFC 9653) leave it away, is a wrong one to
+hardware, and the guest's own to judge.
 
-Source: avf.md sections 6.5 and 6.7.
+Source: avf.md sections 6.5 and 6.7; RFC 9260, appendix A.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from emudev_net.burst import (
     ADDRESS,
@@ -19,7 +23,7 @@ from emudev_net.burst import (
     csum_offset,
     csum_start,
 )
-from emudev_net.checksum import fold, pseudo_header_sum, sum16, swapped
+from emudev_net.checksum import crc32c_rows, fold, pseudo_header_sum, sum16, swapped
 from emudev_net.jit import inline
 from emudev_net.parse import (
     KIND_IPV4,
@@ -32,11 +36,17 @@ from emudev_net.parse import (
     WHAT_TCP,
     WHAT_UDP,
 )
-from emudev_net.primitives import load8, load16, load16be, load64
+from emudev_net.primitives import load8, load16, load16be, load32, load64
 
 from .descriptors import RX_ERR_IPE, RX_ERR_L4E, RX_L3L4P
+from .rx_pieces import F_SHIFT, patch
+from .words import P_CRC32C_TABLE
 
-__all__ = ["checksum_status", "completed_checksum", "sum_range"]
+__all__ = ["checksum_status", "complete_checksum", "is_impossible", "sum_range"]
+
+ETHERNET: Final = 14
+SCTP_HEADER: Final = 12
+SCTP_FIELD: Final = 8  #: offset of the checksum there
 
 
 @inline
@@ -60,10 +70,13 @@ def sum_range(burst: int, row: int, offset: int, size: int) -> int:
 
 
 @inline
-def checksum_status(header: int, parsed: int, burst: int, row: int, total: int, flags: int) -> int:
+def checksum_status(
+    port: int, header: int, parsed: int, burst: int, row: int, total: int, flags: int
+) -> int:
     """What the write-back says of the checksums of a frame: checked or not, and errors.
 
     Args:
+        port: Address of the port's words.
         header: Address of the frame's first bytes, as many as the parser saw.
         parsed: Address of what it found.
         burst: Address of the burst.
@@ -95,12 +108,15 @@ def checksum_status(header: int, parsed: int, burst: int, row: int, total: int, 
         return RX_L3L4P
     if flags & CSUM_BAD:
         return RX_L3L4P | RX_ERR_L4E
-    if what == WHAT_SCTP:
-        return 0
-    if what != WHAT_TCP and what != WHAT_UDP:
+    if what < WHAT_TCP or what > WHAT_SCTP:
         return RX_L3L4P
     if l4 + 8 > end or end > total:
         return 0
+    if what == WHAT_SCTP:
+        if l4 + SCTP_HEADER > end:
+            return 0
+        crc = crc32c_rows(load64(port + P_CRC32C_TABLE), burst, row, l4, end - l4)
+        return RX_L3L4P if load32(header + l4 + SCTP_FIELD) == crc else RX_L3L4P | RX_ERR_L4E
     if what == WHAT_UDP and version == 4 and load16(header + l4 + 6) == 0:
         return RX_L3L4P
     seed = pseudo_header_sum(header + l3, version, load64(parsed + 8 * OUT_PROTOCOL), end - l4)
@@ -110,11 +126,42 @@ def checksum_status(header: int, parsed: int, burst: int, row: int, total: int, 
 
 
 @inline
-def completed_checksum(burst: int, row: int, total: int, offload: int) -> int:
-    """The checksum that a CSUM_WANTED request asks for, as the two bytes lie in memory."""
+def is_impossible(flags: int, offload: int, total: int) -> int:
+    """Whether the checksum that a frame of `total` bytes asks for can't be in it."""
     start = csum_start(offload)
-    value = ~fold(sum_range(burst, row, start, total - start)) & 0xFFFF
-    # Where the field's place says UDP, zero would mean "no checksum" (RFC 768).
-    if value == 0 and csum_offset(offload) == 6:
-        return 0xFFFF
-    return value
+    if flags & CRC32C_WANTED:
+        return start < ETHERNET or start + SCTP_HEADER > total
+    offset = csum_offset(offload)
+    return offset & 1 or start + offset + 2 > total or start < ETHERNET
+
+
+@inline
+def complete_checksum(
+    port: int, frame: int, burst: int, row: int, total: int, flags: int, offload: int
+) -> None:
+    """Store the checksum that a frame asks for into the guest's copy, which has been delivered.
+
+    Args:
+        port: Address of the port's words.
+        frame: Address of the frame's record.
+        burst: Address of the burst.
+        row: First row of the frame.
+        total: Bytes of the frame in the burst.
+        flags: Its flags word; one of `CSUM_WANTED` and `CRC32C_WANTED` is set.
+        offload: Its offload word, possible.
+    """
+    start = csum_start(offload)
+    if flags & CRC32C_WANTED:
+        size = 4
+        offset = SCTP_FIELD
+        value = crc32c_rows(load64(port + P_CRC32C_TABLE), burst, row, start, total - start)
+    else:
+        size = 2
+        offset = csum_offset(offload)
+        value = ~fold(sum_range(burst, row, start, total - start)) & 0xFFFF
+        # Where the field's place says UDP, zero would mean "no checksum" (RFC 768).
+        if value == 0 and offset == 6:
+            value = 0xFFFF
+    field = start + offset + load64(frame + F_SHIFT)
+    for i in range(size):
+        patch(frame, field + i, value >> 8 * i & 0xFF)

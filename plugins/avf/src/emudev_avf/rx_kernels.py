@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from emudev_net.burst import (
+    CRC32C_WANTED,
     CSUM_WANTED,
     FLAGS,
     LAST,
@@ -21,8 +22,6 @@ from emudev_net.burst import (
     OFFLOAD,
     ROW,
     VLAN,
-    csum_offset,
-    csum_start,
 )
 from emudev_net.checksum import gather
 from emudev_net.jit import inline, queue_kernel
@@ -48,7 +47,7 @@ from .interrupts import raise_due
 from .pacing import UNLIMITED, frames_allowed, pacing_vector, self_paced
 from .ring_memory import add, ask_messages, ring_entry
 from .rss_kernels import choose_queue, hash_of
-from .rx_checksums import checksum_status, completed_checksum
+from .rx_checksums import checksum_status, complete_checksum, is_impossible
 from .rx_patience import may_wait
 from .rx_pieces import (
     F_ACCEPT,
@@ -65,7 +64,6 @@ from .rx_pieces import (
     F_PTYPE,
     F_QWORD0,
     F_QWORD1,
-    F_SHIFT,
     F_TIME,
     F_TOTAL,
     HEADER_BYTES,
@@ -73,7 +71,6 @@ from .rx_pieces import (
     MAX_PLACES,
     append_crc,
     deliver_pieces,
-    patch,
 )
 from .rx_tags import ARRANGED, REFUSED, arrange
 from .rx_tunnels import is_tunnel, packet_type, tunnel_status
@@ -242,9 +239,8 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     flags = load64(at + FLAGS)
     offload = load64(at + OFFLOAD)
     total = load64(frame + F_TOTAL)
-    start = csum_start(offload)
-    offset = csum_offset(offload)
-    if flags & CSUM_WANTED and (offset & 1 or start + offset + 2 > total or start < ETHERNET):
+    wanted = flags & (CSUM_WANTED | CRC32C_WANTED)
+    if wanted and is_impossible(flags, offload, total):
         return leave(first, RX_SOURCE)
     store64(frame + F_FLOW, NO_FLOW)
     store64(frame + F_ACCEPT, 0)
@@ -284,7 +280,9 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     if is_tunnel(kind):
         qword1 |= tunnel_status(frame, flags, offload)
     else:
-        qword1 |= checksum_status(frame + F_HEADER_COPY, frame + F_PARSED, burst, row, total, flags)
+        qword1 |= checksum_status(
+            port, frame + F_HEADER_COPY, frame + F_PARSED, burst, row, total, flags
+        )
     if value >= 0:
         qword1 |= RX_FLTSTAT_RSS
         store64(frame + F_QWORD0, load64(frame + F_QWORD0) | value << RX_HASH_SHIFT)
@@ -292,11 +290,8 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
         qword1 |= show_flow(frame, value)
     store64(frame + F_QWORD1, qword1)
     deliver_pieces(frame)
-    if flags & CSUM_WANTED:
-        checksum = completed_checksum(burst, row, total, offload)
-        field = start + offset + load64(frame + F_SHIFT)
-        patch(frame, field, checksum & 0xFF)
-        patch(frame, field + 1, checksum >> 8)
+    if wanted:
+        complete_checksum(port, frame, burst, row, total, flags, offload)
     if kept:
         append_crc(load64(port + P_CRC_TABLE), frame)
     write_back(queue, frame)

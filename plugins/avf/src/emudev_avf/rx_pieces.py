@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from emudev_net.burst import ADDRESS, LENGTH, ROW
+from emudev_net.checksum import crc_more
 from emudev_net.jit import inline
-from emudev_net.primitives import copy, load8, load64, store8, store64
+from emudev_net.primitives import copy, load64, store8, store64
 
 __all__ = [
     "add_own_piece",
@@ -142,10 +143,8 @@ def append_crc(table: int, frame: int) -> None:
     place = frame + F_PLACE_LIST
     value = 0xFFFF_FFFF
     while left > 0:
-        address = load64(place)
         part = min(load64(place + 8), left)
-        for i in range(part):
-            value = value >> 8 ^ load64(table + 8 * ((value ^ load8(address + i)) & 0xFF))
+        value = crc_more(table, value, load64(place), part)
         left -= part
         place += 16
     value ^= 0xFFFF_FFFF

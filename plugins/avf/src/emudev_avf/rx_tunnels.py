@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from emudev_net.burst import CSUM_WANTED, csum_start
+from emudev_net.burst import CRC32C_WANTED, CSUM_WANTED, csum_start
 from emudev_net.checksum import fold, sum16
 from emudev_net.jit import inline
 from emudev_net.parse import (
@@ -172,7 +172,8 @@ def tunnel_status(frame: int, flags: int, offload: int) -> int:
     parsed = frame + F_PARSED
     l3 = load64(parsed + 8 * OUT_L3)
     header = frame + F_HEADER_COPY + l3
-    if flags & CSUM_WANTED and csum_start(offload) > load64(parsed + 8 * OUT_L4):
+    wanted = flags & (CSUM_WANTED | CRC32C_WANTED)
+    if wanted and csum_start(offload) > load64(parsed + 8 * OUT_L4):
         return RX_L3L4P
     if load64(parsed + 8 * OUT_KIND) >= KIND_IPV6:
         return 0

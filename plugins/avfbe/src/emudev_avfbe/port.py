@@ -51,7 +51,9 @@ DRIVER: Final = "net_avfbe"
 #: What a device that names no largest frame is trusted with, bytes.
 PLAIN_FRAME: Final = 1518
 #: A guest may ask for any of them in what it sends; a flow does what the other end can't.
-ANY: Final = Offload.CSUM | Offload.TSO4 | Offload.TSO6 | Offload.USO | Offload.VLAN
+ANY: Final = (
+    Offload.CSUM | Offload.CRC32C | Offload.TSO4 | Offload.TSO6 | Offload.USO | Offload.VLAN
+)
 #: An attribute of devices that tell groups apart.
 ALL_MULTICAST: Final = "all_multicast"
 

@@ -36,6 +36,8 @@ from emudev_net.burst import (
 )
 from emudev_net.checksum import (
     CRC32C_TABLE,
+    crc_more,
+    crc_rows,
     fold,
     ipv4_header_sum,
     pseudo_header_sum,
@@ -152,32 +154,6 @@ def _rest_sum(burst: int, row: int, end: int, start: int, size: int) -> int:
 
 
 @inline
-def _crc(table: int, crc: int, address: int, size: int) -> int:
-    """CRC-32C of some bytes more."""
-    for i in range(size):
-        crc = crc >> 8 ^ load64(table + 8 * ((crc ^ load8(address + i)) & 0xFF))
-    return crc
-
-
-@inline
-def _rest_crc(table: int, crc: int, burst: int, row: int, end: int, start: int, size: int) -> int:
-    """CRC-32C of `size` bytes more of a packet from offset `start` on."""
-    skip = start
-    for i in range(row, end):
-        have = load64(burst + i * ROW + LENGTH)
-        if skip >= have:
-            skip -= have
-            continue
-        part = min(have - skip, size)
-        if part <= 0:
-            break
-        crc = _crc(table, crc, load64(burst + i * ROW + ADDRESS) + skip, part)
-        size -= part
-        skip = 0
-    return crc
-
-
-@inline
 def _count_bad(state: int, flags: int, wrong: int) -> None:
     """Count a checksum that came in wrong, unless it was known to be right, or to come later."""
     if flags & CSUM_BAD or (wrong and flags & (CSUM_WANTED | CRC32C_WANTED | CSUM_GOOD) == 0):
@@ -185,7 +161,7 @@ def _count_bad(state: int, flags: int, wrong: int) -> None:
 
 
 @inline
-def _sctp(state: int, burst: int, row: int, end: int, head: int, size: int) -> int:
+def _sctp(state: int, burst: int, row: int, head: int, size: int) -> int:
     """Make the checksum of SCTP anew, or ask for it; returns flags to set."""
     l4 = load64(state + _L4)
     length = load64(state + _L4_SIZE)
@@ -198,8 +174,8 @@ def _sctp(state: int, burst: int, row: int, end: int, head: int, size: int) -> i
         return CRC32C_WANTED
     table = load64(state + _CRC)
     near = min(size - l4, length)
-    crc = _crc(table, 0xFFFFFFFF, head + l4, near)
-    crc = _rest_crc(table, crc, burst, row, end, l4 + near, length - near) ^ 0xFFFFFFFF
+    crc = crc_more(table, 0xFFFFFFFF, head + l4, near)
+    crc = crc_rows(table, crc, burst, row, l4 + near, length - near) ^ 0xFFFFFFFF
     store32(head + l4 + 8, crc)
     _count_bad(state, flags, 1 if crc != before else 0)
     return CSUM_GOOD
@@ -260,7 +236,7 @@ def _transport(state: int, burst: int, row: int, end: int, head: int, size: int)
     if protocol == TCP:
         return _internet(state, burst, row, end, head, size, 16, _HARD_TCP)
     if protocol == SCTP:
-        return _sctp(state, burst, row, end, head, size)
+        return _sctp(state, burst, row, head, size)
     return 0
 
 
