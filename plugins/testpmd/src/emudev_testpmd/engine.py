@@ -23,26 +23,18 @@ from typing import Any, Final
 
 import attrs
 
-from emudev_core.errors import ConfigError, EmudevError
+from emudev_core.errors import EmudevError
 from emudev_core.loop import Loop
-from emudev_net.jit import Compilation, compile_all, compile_now, jit_wanted
+from emudev_net.jit import Compilation, compile_all
 from emudev_net.port import Port, PortEvent, PortEventKind, PortState, PortStats
 
-from .modes import kernels_of, kernels_of_mode
+from .modes import kernels_of_mode
 from .options import Options
+from .plan import check_queues, plan_layout
 from .ports import PortTable
-from .records import (
-    Core,
-    ForwardError,
-    Layout,
-    Notice,
-    NoticeKind,
-    StreamStats,
-    Totals,
-)
-from .streams import Runner, RunningStream, make_runner
+from .records import ForwardError, Layout, Notice, NoticeKind, StreamStats, Totals
+from .streams import Runner, RunningStream, compile_streams, make_runner
 from .tally import Tally
-from .topology import deal, gather, is_odd_pairing, streams_of
 
 __all__ = ["Engine"]
 
@@ -172,7 +164,7 @@ class Engine:
         if self.running:
             assert self._layout is not None
             return self._layout
-        return self._plan()
+        return plan_layout(self._options, self._ports)
 
     def prepare(self) -> Compilation:
         """Begin to compile what the mode needs, in the background; `port_start` does this, too.
@@ -202,12 +194,12 @@ class Engine:
         """
         if self.running:
             raise ForwardError("Packet forwarding already started")
-        self._check_queues()
+        check_queues(self._options)
         down = [n for n in self._ports if not self._ports.is_started(n)]
         if down:
             words = ", ".join(f"port {n} is {self._ports.describe(n)}" for n in down)
             raise ForwardError(f"Not all ports were started: {words}")
-        layout = self._plan()
+        layout = plan_layout(self._options, self._ports)
         options = self._options
         streams = tuple(
             RunningStream(
@@ -220,7 +212,10 @@ class Engine:
             )
             for stream in layout.streams
         )
-        compiled = self._compile(streams)
+        why_plain = compile_streams(streams, options.forward_mode, self._progress)
+        if why_plain:
+            self._tell(NoticeKind.FORWARD, why_plain)
+        compiled = not why_plain
         layout = attrs.evolve(layout, threads=layout.threads and compiled)
         runner = make_runner(layout, streams, options, compiled=compiled)
         self._streams, self._layout, self._totals = streams, layout, None
@@ -425,73 +420,6 @@ class Engine:
         assert self._layout is not None
         if number in self._layout.ports:
             raise ForwardError(f"Please remove port {number} from forwarding configuration.")
-
-    def _check_queues(self) -> None:
-        options = self._options
-        mode = options.forward_mode
-        if mode == "rxonly" and not options.rxq:
-            raise ForwardError("rxq are 0, cannot use rxonly fwd mode")
-        if mode == "txonly" and not options.txq:
-            raise ForwardError("txq are 0, cannot use txonly fwd mode")
-        if mode not in ("rxonly", "txonly") and not (options.rxq and options.txq):
-            raise ForwardError(f"Either rxq or txq are 0, cannot use {mode} fwd mode")
-
-    def _plan(self) -> Layout:
-        options = self._options
-        ports = options.forwarding(self._ports)
-        if not ports:
-            raise ConfigError("expected at least one port, came none", hint="--vdev net_avfbe,...")
-        dealt = deal(streams_of(options, ports), options, len(ports))
-        serial = [n for n in ports if not self._ports[n].describe().parallel]
-        compiled = jit_wanted()
-        joined = gather(dealt, serial)
-        if not compiled:
-            joined = [[stream for streams in joined for stream in streams]]
-        cpus = options.cpus if compiled else ()
-        if cpus and len(cpus) < len(joined):
-            raise ConfigError(
-                f"expected a CPU for each of {len(joined)} threads, came {len(cpus)}", where="cpus"
-            )
-        cores = tuple(
-            Core(i, cpus[i] if cpus else None, tuple(streams)) for i, streams in enumerate(joined)
-        )
-        threads = compiled and (len(cores) > 1 or bool(cpus) or self._wants_thread(ports))
-        lonely = is_odd_pairing(options, ports)
-        return Layout(options.forward_mode, ports, cores, threads, lonely)
-
-    def _wants_thread(self, ports: Iterable[int]) -> bool:
-        """Whether even one core is better a thread: it polls, or peers wake it without the loop."""
-        options = self._options
-        started = (self._ports[n] for n in ports if self._ports.is_started(n))
-        return not options.interrupt or any(
-            port.rx_fd(queue) >= 0 for port in started for queue in range(port.rx_queues)
-        )
-
-    def _compile(self, streams: Iterable[RunningStream]) -> bool:
-        """Compile what the streams run; whether all of it is."""
-        kernels = kernels_of(part for stream in streams for part in stream.parts)
-        ports = {p.name: p for s in streams for p in (s.rx, s.tx)}.values()
-        try:
-            for port in ports:  # as each does it itself: what is built is found by the next one
-                compile_now(port.kernels(), self._progress)
-            compile_now(kernels_of_mode(self._options.forward_mode), self._progress)
-            wanted = compile_now(kernels, self._progress)
-        except EmudevError as error:
-            self._tell(NoticeKind.FORWARD, f"packets are moved in plain Python: {error}")
-            return False
-        if not wanted:
-            self._tell(
-                NoticeKind.FORWARD,
-                "packets are moved in plain Python (llvmlite is not installed, or EMUDEV_JIT=0)",
-            )
-            return False
-        rest = [k for k in kernels if not k.address]
-        if rest:
-            self._tell(
-                NoticeKind.FORWARD,
-                f"packets are moved in plain Python: {rest[0]!r} is not compiled",
-            )
-        return not rest
 
     # -- what goes wrong
 

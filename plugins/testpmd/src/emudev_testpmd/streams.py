@@ -18,15 +18,23 @@ from emudev_core.errors import EmudevError
 from emudev_core.loop import Loop
 from emudev_net.burst import Burst
 from emudev_net.flow import BUDGET, Flow
+from emudev_net.jit import compile_now
 from emudev_net.port import Port
 from emudev_net.workers import Worker, WorkerPool
 
-from .modes import Part, StreamContext, parts_of
+from .modes import Part, StreamContext, kernels_of, kernels_of_mode, parts_of
 from .options import Options
 from .records import Layout, StreamStats
 from .topology import Stream
 
-__all__ = ["LoopRunner", "Runner", "RunningStream", "ThreadRunner", "make_runner"]
+__all__ = [
+    "LoopRunner",
+    "Runner",
+    "RunningStream",
+    "ThreadRunner",
+    "compile_streams",
+    "make_runner",
+]
 
 #: Rows of a burst at most.
 _MOST: Final = 512
@@ -155,6 +163,34 @@ class RunningStream:
         """Its flows are done; what they counted stays."""
         for flow in self.flows:
             flow.close()
+
+
+def compile_streams(
+    streams: Sequence[RunningStream], mode: str, progress: Callable[[str], None] | None
+) -> str:
+    """Compile what streams run.
+
+    Args:
+        streams: All that run at once.
+        mode: Their forwarding mode.
+        progress: Told in words when it takes longer.
+
+    Returns:
+        Why they run in plain Python, for people; empty if all is compiled.
+    """
+    kernels = kernels_of(part for stream in streams for part in stream.parts)
+    ports = {p.name: p for s in streams for p in (s.rx, s.tx)}.values()
+    try:
+        for port in ports:  # as each does it itself: what is built is found by the next one
+            compile_now(port.kernels(), progress)
+        compile_now(kernels_of_mode(mode), progress)
+        wanted = compile_now(kernels, progress)
+    except EmudevError as error:
+        return f"packets are moved in plain Python: {error}"
+    if not wanted:
+        return "packets are moved in plain Python (llvmlite is not installed, or EMUDEV_JIT=0)"
+    rest = [k for k in kernels if not k.address]
+    return f"packets are moved in plain Python: {rest[0]!r} is not compiled" if rest else ""
 
 
 class Runner(abc.ABC):
