@@ -1,5 +1,7 @@
 """Pacing: a guest that polls gets so many frames for each time that it enables its interrupt.
 
+And one that only listens is interrupted less often.
+
 Nothing here measures time: that patience is over is said by the word that holds its end.
 """
 
@@ -8,9 +10,10 @@ import time
 import pytest
 
 from emudev_avf.hold_timer import HoldTimer
+from emudev_avf.interrupts import LISTENS
 from emudev_avf.pacing import GRANT
 from emudev_avf.rings import Hold
-from emudev_avf.words import V_PATIENCE, VECTOR_WORDS
+from emudev_avf.words import P_UNANSWERED, V_LAST, V_PATIENCE, VECTOR_WORDS
 from emudev_core.loop import Loop
 
 INTENA = 1
@@ -52,6 +55,17 @@ class Line:
 
     def patience_ends(self, when):
         self.guest.port._vector_words[VECTOR_WORDS + V_PATIENCE // 8] = when
+
+    def interrupted_just_now(self):
+        """Frames arrived and the guest has looked at them: no interval since then is over."""
+        self.fired_at(0)
+        self.enable()
+        self.guest.signals(1)
+        self.fired_at(time.monotonic_ns() + HOUR)
+        self.enable()
+
+    def fired_at(self, when):
+        self.guest.port._vector_words[VECTOR_WORDS + V_LAST // 8] = when
 
     def close(self):
         self.timer.close()
@@ -142,3 +156,60 @@ def test_without_a_timer_nobody_is_paced(guests):
     guest = guests(1, 128)
     guest.post(100)
     assert guest.deliver(*[UDP] * (GRANT + 10)) == GRANT + 10
+
+
+@pytest.fixture
+def listener(guests):
+    line = Line(guests(1, 512, rx_usecs_high=8160))
+    yield line
+    line.close()
+
+
+def test_a_guest_that_only_listens_waits_for_its_next_interrupt(listener):
+    listener.deliver(UDP, LISTENS)
+    listener.interrupted_just_now()
+    listener.deliver(UDP, 1)
+    assert listener.guest.signals(1) == 0
+    assert len(listener.guest.received()) == LISTENS + 1
+    listener.fired_at(0)
+    listener.enable()
+    assert listener.guest.signals(1) == 1
+
+
+def test_the_first_datagrams_interrupt_at_once(listener):
+    listener.deliver(UDP, LISTENS - 2)
+    listener.interrupted_just_now()
+    listener.deliver(UDP, 1)
+    assert listener.guest.signals(1) == 1
+
+
+def test_a_guest_that_answers_is_interrupted_at_once(listener):
+    listener.deliver(UDP, LISTENS)
+    listener.guest.send(UDP)
+    listener.guest.peek()
+    listener.guest.release()
+    listener.interrupted_just_now()
+    listener.deliver(UDP, 1)
+    assert listener.guest.signals(1) == 1
+
+
+def test_who_receives_what_waits_for_its_receiver_is_no_listener(listener):
+    for _ in range(LISTENS):
+        listener.deliver(TCP, 1)
+    listener.interrupted_just_now()
+    listener.deliver(UDP, 1)
+    assert listener.guest.signals(1) == 1
+
+
+def test_a_reset_ends_listening(listener):
+    listener.deliver(UDP, LISTENS)
+    port = listener.guest.port
+    port.reset()
+    assert port.words[P_UNANSWERED // 8] == 0
+
+
+def test_without_an_interval_for_listeners_the_driver_decides(line):
+    line.deliver(UDP, LISTENS)
+    line.interrupted_just_now()
+    line.deliver(UDP, 1)
+    assert line.guest.signals(1) == 1

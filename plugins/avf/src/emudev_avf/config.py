@@ -78,6 +78,17 @@ class AvfConfig(ProviderConfig):
         ),
     ] = "messages"
 
+    rx_usecs_high: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=8160,
+            description="least time between two interrupts while the guest receives datagrams and "
+            "sends nothing; 0: what its driver sets",
+            extra_json_schema={"unit": "us"},
+        ),
+    ] = 250
+
     vlan: Annotated[
         Literal["802.1q", "802.1ad", "qinq", "inner"],
         Meta(

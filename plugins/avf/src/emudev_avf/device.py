@@ -93,6 +93,7 @@ class AvfDevice(PciFunction):
             paused=context.device.paused,
             tails=self._tails,
             on_polled=self._polled,
+            rx_usecs_high=config.rx_usecs_high,
         )
         if self._tails is not None:
             self._watch = TailWatch(context.loop, [ring.doorbell for ring in self.port.tx])

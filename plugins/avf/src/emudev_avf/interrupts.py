@@ -11,6 +11,10 @@ until then. No thread waits for that: the time is stored in the port's words and
 (`hold_timer`), and whoever comes by when it is over fires what was held: the next notify of any of
 the port's queues, a write to the vector's control register, or the loop's thread.
 
+A guest that only listens (it was given `LISTENS` frames, TCP aside, and has sent none since) is not
+interrupted more often than `P_LISTENER` says, whatever its throttle: interrupting it for each
+datagram costs it more than the datagram. Whoever waits for an answer is not held up by that.
+
 Source: avf.md sections 2.2, 2.3 and 6.11.
 """
 
@@ -43,10 +47,12 @@ from .words import (
     P_ARMED,
     P_DRAIN,
     P_DUE,
+    P_LISTENER,
     P_PACED,
     P_RETRY,
     P_RX_DUE,
     P_TIMER,
+    P_UNANSWERED,
     P_VECTOR_COUNT,
     P_VECTORS,
     Q_PORT,
@@ -80,6 +86,7 @@ __all__ = [
 UNIT: Final = 2_000  #: of an interval in registers, ns
 LONGEST: Final = 8160 // 2  #: interval that is applied, units; larger values count as this one
 NO_ITR: Final = 3  #: index of no throttle
+LISTENS: Final = 32  #: frames that a guest has not answered, from which on it is a listener
 
 INTENA: Final = 1 << 0  #: the guest lets it fire
 PENDING: Final = 1 << 1  #: an event waits that no throttle holds
@@ -118,6 +125,8 @@ def held_until(vector: int, state: int) -> int:
     for i in range(3):
         if state & THROTTLED << i:
             interval = min(interval, load64_relaxed(vector + V_ITR + 8 * i))
+    if load64_relaxed(port + P_UNANSWERED) >= LISTENS:
+        interval = max(interval, load64_relaxed(port + P_LISTENER))
     if interval == 0:
         return 0
     until = load64_relaxed(vector + V_LAST) + interval

@@ -42,6 +42,7 @@ from .words import (
     P_RX_ENABLED,
     P_RX_QUEUES,
     P_TIMER,
+    P_UNANSWERED,
     P_VECTORS,
     Q_VECTOR,
     V_ENABLES,
@@ -52,7 +53,15 @@ from .words import (
     VECTOR_WORDS,
 )
 
-__all__ = ["GRANT", "PATIENCE", "UNLIMITED", "frames_allowed", "pacing_vector", "self_paced"]
+__all__ = [
+    "GRANT",
+    "PATIENCE",
+    "UNLIMITED",
+    "count_given",
+    "frames_allowed",
+    "pacing_vector",
+    "self_paced",
+]
 
 #: Frames for each enabling: below the 64 that Linux takes at one look, after which it looks again.
 GRANT: Final = 48
@@ -86,6 +95,13 @@ def pacing_vector(port: int) -> int:
     if load64_relaxed(vector + V_ENABLES) == 0:
         return 0
     return vector
+
+
+@inline
+def count_given(port: int, vector: int, given: int) -> None:
+    """Count frames that were delivered, of those that are paced."""
+    store64(vector + V_GIVEN, load64(vector + V_GIVEN) + given)
+    store64_relaxed(port + P_UNANSWERED, load64_relaxed(port + P_UNANSWERED) + given)
 
 
 @inline

@@ -53,6 +53,7 @@ from .words import (
     P_INSERT_OUTER,
     P_INSERT_TPID,
     P_INSERT_TPID2,
+    P_LISTENER,
     P_MACS,
     P_MAX_FRAME,
     P_MEMORY,
@@ -72,6 +73,7 @@ from .words import (
     P_STRIP,
     P_STRIP_INNER,
     P_STRIP_TPID,
+    P_UNANSWERED,
     P_VECTOR_COUNT,
     P_VECTORS,
     P_VLANS,
@@ -168,6 +170,7 @@ class Port:
         paused: Makes a context within which no kernel of this port runs (`Device.paused`).
         tails: Where the transmit tails are if clients map them; the caller's.
         on_polled: Told when the user of a transmit queue begins to poll, or no longer does.
+        rx_usecs_high: Least time between two interrupts of a guest that only listens, µs.
 
     Attributes:
         rx: The receive rings.
@@ -190,6 +193,7 @@ class Port:
         paused: Callable[[], AbstractContextManager[None]] = nullcontext,
         tails: MappedTails | None = None,
         on_polled: Callable[[bool], None] | None = None,
+        rx_usecs_high: int = 0,
     ) -> None:
         if not 1 <= vectors <= 63:
             raise ValueError(f"a port has 1 to 63 vectors, not {vectors}")
@@ -222,6 +226,7 @@ class Port:
         words[P_CRC_TABLE // 8] = self._crc_table.address
         words[P_CRC32C_TABLE // 8] = CRC32C_TABLE.address
         words[P_MAX_FRAME // 8] = max_frame
+        words[P_LISTENER // 8] = 1000 * rx_usecs_high
         self.set_memory(EMPTY_TABLE)
         self._restore_defaults()
         for i in range(queue_pairs):
@@ -453,6 +458,7 @@ class Port:
                 vector.reset()
             self.words[P_DUE // 8] = 0
             self.words[P_RX_DUE // 8] = 0
+            self.words[P_UNANSWERED // 8] = 0
             self.limits.clear()
             self._restore_defaults()
 

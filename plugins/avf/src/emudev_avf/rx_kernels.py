@@ -44,7 +44,7 @@ from .descriptors import (
 )
 from .flow_tables import NO_FLOW, confine, find_rule, show_flow, steer, take_rule
 from .interrupts import raise_due
-from .pacing import UNLIMITED, frames_allowed, pacing_vector, self_paced
+from .pacing import UNLIMITED, count_given, frames_allowed, pacing_vector, self_paced
 from .ring_memory import add, ask_messages, ring_entry
 from .rss_kernels import choose_queue, hash_of
 from .rx_checksums import checksum_status, complete_checksum, is_impossible
@@ -112,7 +112,6 @@ from .words import (
     RX_SOURCE,
     RX_VLAN_FILTERED,
     STOPPED,
-    V_GIVEN,
 )
 
 WIRE_FRAME: Final = 60  #: shorter frames are padded to this
@@ -333,7 +332,7 @@ def push(state: int, burst: int, rows: int) -> int:
     row = 0
     while row < rows:
         if given >= allowed:
-            store64(vector + V_GIVEN, load64(vector + V_GIVEN) + given)
+            count_given(port, vector, given)
             given = 0
             allowed = frames_allowed(port, vector)
             if allowed == 0:
@@ -351,6 +350,6 @@ def push(state: int, burst: int, rows: int) -> int:
             kind = load64(load64(port + P_SCRATCH) + F_PARSED + 8 * OUT_KIND)
             given += 1 - self_paced(kind)
     if vector != 0:
-        store64(vector + V_GIVEN, load64(vector + V_GIVEN) + given)
+        count_given(port, vector, given)
     store64_release(port + P_LOCK, 0)
     return row

@@ -42,7 +42,9 @@ from emudev_net.primitives import (
     load32,
     load32_acquire,
     load64,
+    load64_relaxed,
     store64,
+    store64_relaxed,
     store64_release,
 )
 
@@ -80,6 +82,7 @@ from .words import (
     P_INSERT_TPID,
     P_INSERT_TPID2,
     P_MAX_FRAME,
+    P_UNANSWERED,
     Q_BROADCAST,
     Q_BYTES,
     Q_DOORBELL,
@@ -439,4 +442,7 @@ def release(state: int, burst: int, rows: int) -> int:
     if load64(state + T_BUCKET) | load64(state + T_CLASS_BUCKET):
         charge(state, size)
     complete(state, load64(state + Q_HEAD), end)
+    port = load64(state + Q_PORT)
+    if load64_relaxed(port + P_UNANSWERED) != 0:
+        store64_relaxed(port + P_UNANSWERED, 0)
     return 0

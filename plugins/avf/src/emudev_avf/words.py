@@ -136,11 +136,13 @@ P_CLASS0: Final = 8 * 23  #: receive queues of traffic class 0, 0 without classe
 P_CRC32C_TABLE: Final = 8 * 28  #: address of 256 words: of SCTP's checksum
 #: vector that asks for messages (`Port.wake`), 0 if no memory is reached by them
 P_FAR: Final = 8 * 25
+P_LISTENER: Final = 8 * 26  #: least time between two interrupts of a guest that only listens, ns
 # Written by kernels.
 P_HOLD: Final = 8 * 24  #: why the last push stopped short, a `HOLD_*`
 P_RULE_DROPS: Final = 8 * 27  #: frames that a flow rule has dropped
 P_LOCK: Final = 8 * 32  #: 1 while a push is at it: any of them may deliver to any receive queue
 P_RX_DUE: Final = 8 * 33  #: vectors that receive queues want signalled; set by the push at it
+P_UNANSWERED: Final = 8 * 34  #: paced frames that were delivered since the guest last sent one
 # Held interrupts: written by the control side, then by kernels.
 P_TIMER: Final = 8 * 40  #: their timerfd plus one; 0: there is none, and none is held
 P_VECTOR_COUNT: Final = 8 * 41  #: number of vectors

@@ -75,6 +75,7 @@ class Guest:
         crc_disable: Deliver the frame check sequence.
         size: Bytes of memory.
         rxdid: Format of the receive descriptors.
+        rx_usecs_high: Least time between two interrupts of a guest that only listens, µs.
     """
 
     BASE = 0x1_0000_0000
@@ -89,12 +90,13 @@ class Guest:
         crc_disable: bool = False,
         size: int = 1 << 20,
         rxdid: int = 0,
+        rx_usecs_high: int = 0,
     ) -> None:
         self._flexible = rxdid > 1
         self.memory = Guarded(self.BASE, size)
         self.length = length
         self.buffer_size = buffer_size
-        self.port = Port(pairs, pairs + 1)
+        self.port = Port(pairs, pairs + 1, rx_usecs_high=rx_usecs_high)
         self.burst = Burst(ROWS)
         self._next = self.BASE
         self._regions = [self.memory.region]

@@ -43,13 +43,17 @@ udp() { # NAME KEY SIZE ARGUMENTS
         END { printf "%s_PPS=%d\n%s_LOST_PCT=%.2f\n", key, (n[2] - n[1]) / seconds,
                   key, n[2] ? n[1] * 100 / n[2] : 100 }' /tmp/measured
 }
-# The highest rate of small datagrams from the host of which at most one in a hundred is lost.
+# The highest rate of small datagrams from the host of which at most one in a hundred is lost. Each
+# rate has two tries: a guest that is emulated loses some while it meets code for the first time.
 udp_down_max() {
-    local rate=8000 best=0 got
+    local rate=4000 best=0 got try
     while [ $rate -lt 200000 ]; do
-        iperf3 -c "$HOST_IP" -u -t 2 -l 64 -b $((rate * 512)) -f m -i 0 -R >/tmp/measured 2>&1
-        got=$(awk '/receiver/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+\/[0-9]+$/) split($i, n, "/") }
-            END { if (n[2] && n[1] * 100 <= n[2]) print int((n[2] - n[1]) / 2) }' /tmp/measured)
+        for try in 1 2; do
+            iperf3 -c "$HOST_IP" -u -t 2 -l 64 -b $((rate * 512)) -f m -i 0 -R >/tmp/measured 2>&1
+            got=$(awk '/receiver/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+\/[0-9]+$/) split($i, n, "/") }
+                END { if (n[2] && n[1] * 100 <= n[2]) print int((n[2] - n[1]) / 2) }' /tmp/measured)
+            [ -z "$got" ] || break
+        done
         [ -n "$got" ] || break
         best=$got
         rate=$((rate * 6 / 5))
