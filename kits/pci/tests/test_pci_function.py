@@ -13,7 +13,8 @@ from emudev_core.memory import EMPTY_TABLE
 from emudev_core.queues import Doorbell
 from emudev_core.regions import ResetKind
 from emudev_core.testing.builders import make_plugins, open_descriptors
-from emudev_pci.function import MAX_DEFERRED, IoBar, MemoryBar, Msi, Msix, PciFunction, PciIds
+from emudev_pci.deferred_calls import MAX_DEFERRED
+from emudev_pci.function import IoBar, MemoryBar, Msi, Msix, PciFunction, PciIds
 from emudev_pci.guest import GuestError
 from emudev_pci.handlers import check_maps
 from emudev_pci.registers import RO, Reg, RegisterMap, RegisterMapError
@@ -232,7 +233,7 @@ def test_deferred_calls_keep_their_order_and_are_bounded(make, emudev_host):
     assert [t[1] for t in probe.told if t[0] == "soon"] == [0, 1, 2, 3, 4]
     for _ in range(MAX_DEFERRED + 10):
         probe.defer(lambda: None)
-    assert probe.deferred_lost == 10
+    assert probe.deferred.lost == 10
 
 
 def test_a_deferred_handler_that_raises_fails_its_device_by_name(make, emudev_host):

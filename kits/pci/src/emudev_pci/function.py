@@ -20,9 +20,8 @@ counted in `faults`.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from emudev_core.attributes import AttributeInfo, AttributeTable, AttributeValue
 from emudev_core.errors import DeviceError, MemoryAccessError
@@ -39,6 +38,7 @@ from .bars import IoBar, MemoryBar
 from .capabilities import Capability
 from .config_events import ConfigEvents
 from .config_space import ConfigSpace, PciIds
+from .deferred_calls import DeferredCalls
 from .handlers import check_maps, handlers_of
 from .interrupts import IntxLine, IrqIndex, Msi, Msix, MsixTable, Vector
 from .layout import CONFIG, Layout
@@ -51,9 +51,6 @@ from .sections import add_sections
 __all__ = ["IoBar", "MemoryBar", "Msi", "Msix", "PciFunction", "PciIds"]
 
 log = logging.getLogger(__name__)
-
-#: Deferred calls that wait; a guest that makes more loses them.
-MAX_DEFERRED: Final = 4096
 
 
 class PciFunction(Overrides):
@@ -82,7 +79,7 @@ class PciFunction(Overrides):
         client: Whether a client is attached.
         config_events: What writes to configuration space do.
         faults: Accesses to guest memory that failed.
-        deferred_lost: Deferred calls that were dropped because `MAX_DEFERRED` waited.
+        deferred: Calls that wait until the guest's access at hand was answered; see `defer`.
     """
 
     ids: PciIds = PciIds(0xFFFF, 0xFFFF, 0xFF0000)
@@ -142,10 +139,7 @@ class PciFunction(Overrides):
         self.bus_master = False
         self.client = False
         self.faults = 0
-        self.deferred_lost = 0
-        self._deferred: deque[Callable[[], object]] = deque()
-        self._task = context.loop.task(self._run_deferred)
-        self._quiet: Later | None = None
+        self.deferred = DeferredCalls(context.loop, self._deferred_failed)
         self.config_events = ConfigEvents(self)
         self._doorbells: dict[int, Doorbell] = {}
         self._regions: Sequence[RegionInfo] | None = None
@@ -163,11 +157,7 @@ class PciFunction(Overrides):
 
     def defer(self, call: Callable[[], object]) -> None:
         """Call when the guest's access at hand was answered; a reset drops what waits."""
-        if len(self._deferred) >= MAX_DEFERRED:
-            self.deferred_lost += 1
-            return
-        self._deferred.append(call)
-        self._task.mark()
+        self.deferred.add(call)
 
     def bind_doorbells(
         self, name: str, doorbells: Sequence[Doorbell], regs: RegisterFile | None = None
@@ -189,23 +179,12 @@ class PciFunction(Overrides):
         (regs or self.regs).bind_doorbells(name, doorbells)
         self._doorbells.update({bell.id: bell for bell in doorbells})
 
-    def _run_deferred(self) -> None:
-        for _ in range(len(self._deferred)):
-            if not self._deferred:
-                break  # dropped by a reset meanwhile
-            call = self._deferred.popleft()
-            try:
-                call()
-            except MemoryAccessError as exc:
-                self._fault(exc)
-            except Exception as exc:
-                self._deferred.clear()
-                self.context.device.fail(exc, "emudev_region_write")
-        if self._deferred:
-            self._task.mark()
-        elif self._quiet is not None:
-            quiet, self._quiet = self._quiet, None
-            quiet.finish()
+    def _deferred_failed(self, exc: Exception) -> None:
+        if isinstance(exc, MemoryAccessError):
+            self._fault(exc)
+        else:
+            self.deferred.clear()
+            self.context.device.fail(exc, "emudev_region_write")
 
     def _fault(self, exc: MemoryAccessError) -> None:
         self.faults += 1
@@ -379,10 +358,7 @@ class PciFunction(Overrides):
     @hookimpl
     def emudev_reset(self, kind: ResetKind) -> Later | bool:
         """Reset the function; what stays is in `Overrides.on_reset`."""
-        self._deferred.clear()
-        if self._quiet is not None:
-            quiet, self._quiet = self._quiet, None
-            quiet.finish()
+        self.deferred.reset()
         answer = self.on_reset(kind)
         if isinstance(answer, Later) and not answer.done:
             answer.then(lambda done: self._finish_reset(kind))
@@ -391,7 +367,7 @@ class PciFunction(Overrides):
         return answer
 
     def _finish_reset(self, kind: ResetKind) -> None:
-        self._deferred.clear()
+        self.deferred.clear()
         for file in self.bar_regs.values():
             file.reset()
         self.config_space.reset()
@@ -407,11 +383,7 @@ class PciFunction(Overrides):
     @hookimpl
     def emudev_quiesce(self) -> Later | bool:
         """Finish the deferred calls."""
-        if not self._deferred:
-            return True
-        if self._quiet is None:
-            self._quiet = Later()
-        return self._quiet
+        return self.deferred.quiesce()
 
     @hookimpl
     def emudev_client_attached(self, client: str) -> None:
@@ -430,8 +402,7 @@ class PciFunction(Overrides):
     @hookimpl
     def emudev_close(self) -> None:
         """Give everything back."""
-        self._deferred.clear()
-        self._task.close()
+        self.deferred.close()
         self.on_close()
 
     # -- backends ask

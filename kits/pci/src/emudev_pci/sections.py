@@ -69,7 +69,7 @@ def _function(function: PciFunction) -> Iterator[Row]:
         "bus_master": function.bus_master,
         "client": function.client,
         "faults": function.faults,
-        "deferred_lost": function.deferred_lost,
+        "deferred_lost": function.deferred.lost,
         "undeclared_accesses": undeclared,
     }
 
