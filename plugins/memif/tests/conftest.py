@@ -1,7 +1,8 @@
-"""What the tests of the control side share: names, a host, ends, descriptors that are counted."""
+"""What tests share: names, a host, ends of the protocol, rings, descriptors that are counted."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -13,9 +14,14 @@ import pytest
 from emudev_core.device import Device
 from emudev_core.host import Host
 from emudev_core.testing.builders import descriptors, left_open
+from emudev_memif.plain_peer import Joined
+from emudev_memif.rings import KERNELS, Role
 from emudev_memif.testing import HandMade, records
 from emudev_memif.testing.ends import Client, Server
 from emudev_memif.testing.steps import RING, start
+from emudev_net.testing import compiled_or_plain, jit
+
+__all__ = ["compiled_or_plain", "jit"]
 
 _numbers = itertools.count()
 
@@ -97,3 +103,24 @@ def file() -> Iterator[int]:
     fd = records.memory_file(cookies=(0, RING))
     yield fd
     os.close(fd)
+
+
+@pytest.fixture
+def join_as(compiled_or_plain: Callable[..., None]) -> Iterator[Callable[..., Joined]]:
+    """Makes an interface of a role, joined to a plain peer; keys as for `Joined`."""
+    compiled_or_plain(*KERNELS)
+    made = []
+
+    def make(role: Role, **keys: Any) -> Joined:
+        made.append(Joined(role, **keys))
+        return made[-1]
+
+    yield make
+    for joined in made:
+        joined.close()
+
+
+@pytest.fixture(params=[Role.SERVER, Role.CLIENT], ids=lambda role: role.value)
+def join(request: pytest.FixtureRequest, join_as: Callable[..., Joined]) -> Callable[..., Joined]:
+    """`join_as`, once with each role."""
+    return functools.partial(join_as, request.param)

@@ -1,48 +1,12 @@
-"""Both roles against a plain peer: frames, chains, room, order, interrupts, counters."""
+"""Both roles against a plain peer: frames, chains, room, order, counters."""
 
-import os
-import select
-
-import pytest
-
-from emudev_core.queues import Offload
-from emudev_memif.plain_peer import Descriptor, Joined, PlainClient, PlainServer
+from emudev_memif.plain_peer import Descriptor, PlainServer
 from emudev_memif.rings import KERNELS, RingSet, Role, layout
+from emudev_memif.testing.steps import frames
 from emudev_net import burst as b
 from emudev_net.burst import Burst, Packet
-from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 SLOTS = 16
-LINK = {"link": 0, "length": 0, "buffer": 0}
-
-
-def frames(count, size=60, first=0):
-    """Frames that differ in each byte's place and between each other."""
-    return [bytes((first + i + j) % 251 for j in range(size)) for i in range(count)]
-
-
-@pytest.fixture(params=[Role.SERVER, Role.CLIENT], ids=lambda role: role.value)
-def join(request, compiled_or_plain):  # noqa: F811
-    """Makes an interface of each role, joined to a plain peer; keys as for `Joined`."""
-    compiled_or_plain(*KERNELS)
-    made = []
-
-    def make(**keys):
-        made.append(Joined(request.param, **keys))
-        return made[-1]
-
-    yield make
-    for joined in made:
-        joined.close()
-
-
-def readable(fd):
-    return bool(select.select([fd], [], [], 0)[0])
-
-
-def drops(joined, queue):
-    """The reasons that are not 0."""
-    return {k: v for k, v in joined.rings.stats(queue).dropped.items() if v}
 
 
 # -- from the peer
@@ -151,7 +115,7 @@ def test_a_chain_longer_than_any_burst_is_dropped_and_its_slots_come_back(join):
     joined = join()
     joined.peer.send(0, [*frames(1, 700), *frames(1, 60)], split=100)
     assert joined.take(4) == frames(1, 60)
-    assert drops(joined, 1) == {"segments": 1}
+    assert joined.drops(1) == {"segments": 1}
     assert joined.peer.room() == SLOTS
 
 
@@ -253,7 +217,7 @@ def test_a_packet_for_which_the_whole_ring_is_too_small_is_dropped(join):
     assert joined.receive() == sent[:1]
     assert joined.push(sent[1:]) == 2
     assert joined.receive() == sent[2:]
-    assert drops(joined, 0) == {"length": 1}
+    assert joined.drops(0) == {"length": 1}
 
 
 def test_frames_that_are_empty_or_too_long_are_dropped_and_counted(join):
@@ -261,95 +225,9 @@ def test_frames_that_are_empty_or_too_long_are_dropped_and_counted(join):
     sent = [b"", bytes(1519), *frames(1, 1518), b""]
     assert joined.push(sent) == 4
     assert joined.receive() == frames(1, 1518)
-    assert drops(joined, 0) == {"length": 3}
+    assert joined.drops(0) == {"length": 3}
     assert joined.push([bytes(1000) + bytes(519)], split=1000) == 2
-    assert drops(joined, 0) == {"length": 4}
-
-
-# -- without a peer
-
-
-def test_nothing_is_shown_and_all_is_dropped_while_nobody_is_connected(compiled_or_plain):  # noqa: F811
-    compiled_or_plain(*KERNELS)
-    for role in Role:
-        rings = RingSet(role, 2)
-        burst = Burst.of(frames(3, 100), split=60)
-        for pair in range(2):
-            kernels = rings.kernels(2 * pair + 1)
-            assert kernels.peek(kernels.state, burst.address, 6) == 0
-            assert kernels.release(kernels.state, burst.address, 6) == 0
-            kernels = rings.kernels(2 * pair)
-            assert kernels.push(kernels.state, burst.address, 6) == 6
-            assert kernels.notify(kernels.state, 0, 0) == 0
-            assert rings.stats(2 * pair).dropped == {"link": 3, "length": 0, "buffer": 0}
-            assert rings.size(2 * pair) == 0
-            assert not rings.connected(2 * pair)
-            assert not rings.pending(2 * pair + 1)
-        rings.close()
-        rings.close()
-
-
-def test_rows_of_before_a_detach_complete_nothing(join):
-    joined = join()
-    joined.peer.send(0, frames(3))
-    joined.peek()
-    joined.rings.detach()
-    joined.release()
-    joined.join()
-    joined.release()
-    assert joined.rings.stats(1).packets == 0
-    assert joined.peer.room() == SLOTS
-    joined.peer.send(0, frames(3, first=5))
-    stale = list(joined.burst.words.view[:24])
-    joined.peek()
-    fresh = list(joined.burst.words.view[:24])
-    joined.burst.words.view[:24] = memoryview(bytearray(24 * 8)).cast("q")
-    for i, word in enumerate(stale):
-        joined.burst.words[i] = word
-    joined.release(3)
-    assert joined.rings.stats(1).packets == 0
-    for i, word in enumerate(fresh):
-        joined.burst.words[i] = word
-    joined.release(3)
-    assert joined.rings.stats(1).packets == 3
-
-
-def test_a_peer_that_comes_back_finds_a_working_interface_and_counters_go_on(join):
-    joined = join()
-    for turn in range(3):
-        joined.peer.send(0, frames(3, first=turn))
-        assert joined.take() == frames(3, first=turn)
-        joined.push(frames(2, first=turn))
-        assert joined.receive() == frames(2, first=turn)
-        joined.rings.detach()
-        assert joined.push(frames(1)) == 1
-        joined.join()
-    assert joined.rings.stats(0).packets == 6
-    assert joined.rings.stats(0).dropped == {**LINK, "link": 3}
-    assert joined.rings.stats(1).packets == 9
-
-
-def test_each_pair_has_rings_of_its_own(join):
-    joined = join(pairs=3)
-    for queue in range(3):
-        joined.peer.send(queue, frames(2, first=queue))
-        joined.push(frames(3, first=10 * queue), queue=queue)
-    for queue in (2, 0, 1):
-        assert joined.take(queue=queue) == frames(2, first=queue)
-        assert joined.receive(queue) == frames(3, first=10 * queue)
-
-
-def test_pairs_without_a_ring_are_as_if_nobody_was_connected(compiled_or_plain):  # noqa: F811
-    compiled_or_plain(*KERNELS)
-    rings = RingSet(Role.SERVER, 2)
-    peer = PlainClient(1)
-    peer.join(rings)
-    assert [rings.connected(queue) for queue in range(4)] == [True, True, False, False]
-    kernels = rings.kernels(2)
-    assert kernels.push(kernels.state, Burst.of(frames(1)).address, 1) == 1
-    assert rings.stats(2).dropped["link"] == 1
-    rings.close()
-    peer.close()
+    assert joined.drops(0) == {"length": 4}
 
 
 # -- counters
@@ -377,123 +255,11 @@ def test_a_part_of_a_burst_counts_as_the_part_it_is(join):
     assert (joined.rings.stats(1).packets, joined.rings.stats(1).bytes) == (3, 450)
 
 
-# -- interrupts
-
-
-def test_a_receiver_that_finds_nothing_asks_for_a_signal_and_no_more_once_it_found_something(join):
-    joined = join()
-    assert joined.take() == []
-    assert joined.source.flags & 1 == 0
-    joined.peer.send(0, frames(1))
-    joined.take()
-    assert joined.source.flags & 1 == 1
-    joined.take()
-    assert joined.source.flags & 1 == 0
-
-
-def test_a_receiver_that_dropped_all_it_found_asks_for_a_signal(join):
-    joined = join()
-    joined.take()
-    joined.peer.send(0, [b"too short"])
-    assert joined.take() == []
-    assert drops(joined, 1) == {"length": 1}
-    assert joined.source.flags & 1 == 0
-    assert not readable(joined.source_fd)
-    joined.rings.set_polled(1, True)
-    joined.peer.send(0, [b"too short"])
-    assert joined.take() == []
-    assert joined.source.flags & 1 == 1
-
-
-def test_a_receiver_that_has_just_come_up_is_armed(compiled_or_plain):  # noqa: F811
-    compiled_or_plain(*KERNELS)
-    rings = RingSet(Role.SERVER, 1)
-    peer = PlainClient(1)
-    peer.c2s[0].flags = 1
-    peer.join(rings)
-    assert peer.c2s[0].flags == 0
-    rings.close()
-    peer.close()
-
-
-def test_a_polled_receiver_never_asks_for_signals(join):
-    joined = join()
-    joined.take()
-    joined.rings.set_polled(1, True)
-    joined.take()
-    assert joined.source.flags & 1 == 1
-    joined.peer.send(0, frames(1))
-    joined.take()
-    joined.take()
-    assert joined.source.flags & 1 == 1
-    joined.rings.detach()
-    joined.join()
-    assert joined.source.flags & 1 == 1
-    joined.rings.set_polled(1, False)
-    joined.take()
-    assert joined.source.flags & 1 == 0
-
-
-def test_a_peer_that_wants_a_signal_gets_one_for_each_batch(join):
-    joined = join()
-    joined.sink.flags = 0
-    joined.push(frames(3))
-    assert not readable(joined.sink_fd)
-    joined.notify()
-    assert os.eventfd_read(joined.sink_fd) == 1
-    joined.notify()
-    assert not readable(joined.sink_fd)
-
-
-def test_a_peer_that_polls_costs_no_system_call(join):
-    joined = join()
-    joined.sink.flags = 1
-    joined.push(frames(3))
-    joined.notify()
-    assert not readable(joined.sink_fd)
-
-
-def test_a_push_that_sent_nothing_signals_nothing(join):
-    joined = join()
-    joined.sink.flags = 0
-    joined.push([b""])
-    joined.notify()
-    assert not readable(joined.sink_fd)
-
-
-def test_a_full_eventfd_is_harmless(join):
-    joined = join()
-    joined.sink.flags = 0
-    os.eventfd_write(joined.sink_fd, 0xFFFF_FFFF_FFFF_FFFE)
-    joined.push(frames(1))
-    assert joined.notify() == 0
-    joined.rings.wake(0)
-    assert os.eventfd_read(joined.sink_fd) == 0xFFFF_FFFF_FFFF_FFFE
-
-
-def test_wake_writes_the_eventfd_of_a_ring(join):
-    joined = join()
-    joined.rings.wake(1)
-    assert os.eventfd_read(joined.source_fd) == 1
-    joined.rings.detach()
-    joined.rings.wake(1)
-    assert not readable(joined.source_fd)
-
-
-def test_pending_says_whether_a_look_is_worth_it(join):
-    joined = join()
-    assert not joined.rings.pending(1)
-    joined.peer.send(0, frames(1))
-    assert joined.rings.pending(1)
-    joined.take()
-    assert not joined.rings.pending(1)
-
-
 # -- what only a client does
 
 
 def test_a_client_offers_all_buffers_at_its_first_look_and_restores_what_the_server_changed(
-    compiled_or_plain,  # noqa: F811
+    compiled_or_plain,
 ):
     compiled_or_plain(*KERNELS)
     place = layout(1, 1, 4, 512)
@@ -519,19 +285,3 @@ def test_a_client_offers_all_buffers_at_its_first_look_and_restores_what_the_ser
     assert ring.head == 18
     rings.close()
     peer.close()
-
-
-# -- kernels as the rest of the world sees them
-
-
-def test_kernels_say_what_they_are():
-    server, client = RingSet(Role.SERVER, 1), RingSet(Role.CLIENT, 1)
-    assert server.kernels(0).kind == "memif-server-push"
-    assert client.kernels(0).kind == "memif-client-push"
-    for rings in (server, client):
-        assert rings.kernels(0).takes == Offload.NONE
-        assert rings.kernels(0).peek is None
-        assert rings.kernels(1).push is None
-        assert set(rings.kernels(1).forward) == {"memif-server-push", "memif-client-push"}
-        assert rings.kernels(0).state == rings.kernels(0).state != rings.kernels(1).state
-        rings.close()

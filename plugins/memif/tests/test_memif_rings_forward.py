@@ -13,7 +13,6 @@ from emudev_memif.rings import KERNELS, Role
 from emudev_memif.words import QUEUE_WORDS
 from emudev_net import flow
 from emudev_net.jit import compile_now
-from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 SLOTS = 8
 BUFFER = 256
@@ -93,7 +92,7 @@ class Way:
 @pytest.fixture(
     params=[(a, b) for a in Role for b in Role], ids=lambda p: f"{p[0].value}-{p[1].value}"
 )
-def roles(request, compiled_or_plain):  # noqa: F811
+def roles(request, compiled_or_plain):
     compiled_or_plain(*KERNELS)
     return request.param
 
@@ -147,7 +146,7 @@ def test_rows_that_were_peeked_before_complete_nothing_after_the_short_way(roles
     way.close()
 
 
-def test_a_flow_takes_the_short_way_for_what_is_usual_and_the_long_one_for_the_rest(roles, jit):  # noqa: F811
+def test_a_flow_takes_the_short_way_for_what_is_usual_and_the_long_one_for_the_rest(roles, jit):
     if jit == "compiled":
         compile_now(flow.KERNELS)
     way = Way(roles, True)

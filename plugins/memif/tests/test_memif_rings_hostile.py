@@ -15,38 +15,19 @@ from emudev_memif.plain_peer import Descriptor, Joined
 from emudev_memif.rings import KERNELS, Role
 from emudev_net.burst import Burst
 from emudev_net.jit import compile_now, jit_wanted
-from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 SLOTS = 16
 GOOD = bytes(range(60))
 
 
 @pytest.fixture
-def join(compiled_or_plain):  # noqa: F811
-    compiled_or_plain(*KERNELS)
-    made = []
-
-    def make(role, **keys):
-        made.append(Joined(role, **keys))
-        return made[-1]
-
-    yield make
-    for joined in made:
-        joined.close()
+def server(join_as):
+    return join_as(Role.SERVER)
 
 
 @pytest.fixture
-def server(join):
-    return join(Role.SERVER)
-
-
-@pytest.fixture
-def client(join):
-    return join(Role.CLIENT)
-
-
-def drops(joined, queue):
-    return {k: v for k, v in joined.rings.stats(queue).dropped.items() if v}
+def client(join_as):
+    return join_as(Role.CLIENT)
 
 
 def good(joined, slot=0):
@@ -96,7 +77,7 @@ def test_a_head_beyond_the_ring_stops_the_other_queue_too(server):
     assert server.push([GOOD, GOOD]) == 2
     assert fault(server)
     assert server.rings.broken == "queue 0: the peer's head is beyond the ring"
-    assert drops(server, 0) == {"link": 2}
+    assert server.drops(0) == {"link": 2}
     assert server.peer.s2c[0].tail == 0
 
 
@@ -112,7 +93,7 @@ def test_a_tail_before_what_was_given_back_or_ahead_of_the_head_stops_a_client(c
     client.peer.c2s[0].tail = 2
     assert client.push([GOOD]) == 1
     assert client.rings.broken == "queue 0: the peer's tail is beyond what it was offered"
-    assert drops(client, 0) == {"link": 1}
+    assert client.drops(0) == {"link": 1}
     assert client.notify() == 0
 
 
@@ -154,7 +135,7 @@ def test_a_bad_descriptor_costs_its_packet_and_its_slot_comes_back(
 ):
     submit(server, [Descriptor(0, region, length, offset), good(server, 1)])
     assert server.peek() == [GOOD]
-    assert drops(server, 1) == {reason: 1}
+    assert server.drops(1) == {reason: 1}
     assert server.peer.c2s[0].tail == 1
     server.release()
     assert server.peer.room() == SLOTS
@@ -166,16 +147,16 @@ def test_a_buffer_may_end_where_its_region_ends_and_not_one_byte_later(server):
     submit(server, [Descriptor(0, 2, 60, size - 60), Descriptor(0, 2, 60, size - 59)])
     assert len(server.take()) == 1
     assert server.take() == []
-    assert drops(server, 1) == {"bounds": 1}
+    assert server.drops(1) == {"bounds": 1}
 
 
-def test_the_shortest_and_the_longest_frame_are_taken(join):
-    server = join(Role.SERVER, max_frame=1518)
+def test_the_shortest_and_the_longest_frame_are_taken(join_as):
+    server = join_as(Role.SERVER, max_frame=1518)
     shapes = [(0, 2, 14, 0), (0, 2, 1518, 0), (0, 2, 1519, 0)]
     submit(server, [Descriptor(*shape) for shape in shapes])
     assert [len(frame) for frame in server.take()] == [14, 1518]
     assert server.take() == []
-    assert drops(server, 1) == {"length": 1}
+    assert server.drops(1) == {"length": 1}
 
 
 def test_bad_packets_between_good_ones_are_counted_once_however_often_one_looks(server):
@@ -187,7 +168,7 @@ def test_bad_packets_between_good_ones_are_counted_once_however_often_one_looks(
         server.peek()
         found += server.take()
     assert found == [GOOD] * 3
-    assert drops(server, 1) == {"region": 3}
+    assert server.drops(1) == {"region": 3}
     assert server.peer.room() == SLOTS
 
 
@@ -195,7 +176,7 @@ def test_next_without_end_is_dropped_and_does_not_stall(server):
     first = good(server)
     submit(server, [first._replace(flags=1)] * SLOTS)
     assert server.peek() == []
-    assert drops(server, 1) == {"chain": 1}
+    assert server.drops(1) == {"chain": 1}
     assert server.peer.room() == SLOTS
     submit(server, [good(server)])
     assert server.take() == [GOOD]
@@ -205,7 +186,7 @@ def test_next_on_the_last_published_slot_drops_that_packet_only(server):
     submit(server, [good(server, 0), good(server, 1)._replace(flags=1)])
     assert server.take() == [GOOD]
     assert server.take() == []
-    assert drops(server, 1) == {"chain": 1}
+    assert server.drops(1) == {"chain": 1}
     # What comes now is a packet of its own, not the rest of that one.
     submit(server, [good(server, 2)])
     assert server.take() == [GOOD]
@@ -217,21 +198,21 @@ def test_a_chain_is_dropped_whole_for_one_bad_segment(server):
         (Descriptor(1, 2, 60, 0xFFFF_FF00), "bounds"),
         (Descriptor(1, 2, 0, 0), "length"),
     ):
-        before = drops(server, 1).get(reason, 0)
+        before = server.drops(1).get(reason, 0)
         more = good(server)._replace(flags=1)
         submit(server, [more, bad, good(server), good(server)])
         assert server.take() == [GOOD]
-        assert drops(server, 1)[reason] == before + 1
+        assert server.drops(1)[reason] == before + 1
         assert server.peer.room() == SLOTS
 
 
-def test_the_sum_of_a_chain_is_bounded_by_the_longest_frame(join):
-    server = join(Role.SERVER, max_frame=1518)
+def test_the_sum_of_a_chain_is_bounded_by_the_longest_frame(join_as):
+    server = join_as(Role.SERVER, max_frame=1518)
     shapes = [(1, 2, 1000, 0), (0, 2, 518, 0), (1, 2, 1000, 0), (0, 2, 519, 0)]
     submit(server, [Descriptor(*shape) for shape in shapes])
     assert [len(frame) for frame in server.take()] == [1518]
     assert server.take() == []
-    assert drops(server, 1) == {"length": 1}
+    assert server.drops(1) == {"length": 1}
     huge = Descriptor(1, 2, 0xFFFF_FFFF, 0)
     submit(server, [huge] * 15 + [huge._replace(flags=0)])
     assert server.take() == []
@@ -241,7 +222,7 @@ def test_the_sum_of_a_chain_is_bounded_by_the_longest_frame(join):
 def test_a_chain_shorter_than_a_header_is_dropped(server):
     submit(server, [Descriptor(1, 2, 6, 0), Descriptor(0, 2, 7, 0)])
     assert server.take() == []
-    assert drops(server, 1) == {"length": 1}
+    assert server.drops(1) == {"length": 1}
 
 
 def test_descriptors_that_change_after_the_look_change_nothing(server):
@@ -277,18 +258,18 @@ def test_a_buffer_that_does_not_exist_costs_one_packet_and_comes_back_empty(
     server.sink[1] = Descriptor(0, region, length, offset)
     other = bytes(range(1, 61))
     assert server.push([GOOD, other, GOOD]) == 3
-    assert drops(server, 0) == {"buffer": 1}
+    assert server.drops(0) == {"buffer": 1}
     assert server.sink[1] == Descriptor(0, region, 0, offset)
     server.sink[1] = before._replace(length=0)
     assert server.receive() == [GOOD, b"", GOOD]
     assert server.rings.stats(0).packets == 2
 
 
-def test_a_bad_buffer_in_a_chain_gives_all_of_the_chain_back_empty(join):
-    server = join(Role.SERVER, buffer_size=64)
+def test_a_bad_buffer_in_a_chain_gives_all_of_the_chain_back_empty(join_as):
+    server = join_as(Role.SERVER, buffer_size=64)
     server.sink[2] = Descriptor(0, 99, 64, 0)
     assert server.push([bytes(300), GOOD]) == 2
-    assert drops(server, 0) == {"buffer": 1}
+    assert server.drops(0) == {"buffer": 1}
     assert [server.sink[i][:3:2] for i in range(4)] == [(0, 0), (0, 0), (0, 0), (0, 60)]
     assert server.sink.tail == 4
 
@@ -298,7 +279,7 @@ def test_a_buffer_that_ends_with_its_region_is_filled_and_one_beyond_is_not(serv
     server.sink[0] = Descriptor(0, 3, 60, size - 60)
     server.sink[1] = Descriptor(0, 3, 61, size - 60)
     assert server.push([GOOD, GOOD]) == 2
-    assert drops(server, 0) == {"buffer": 1}
+    assert server.drops(0) == {"buffer": 1}
     assert server.peer.regions[3].read(size - 60, 60) == GOOD
 
 
@@ -309,8 +290,8 @@ def test_flags_of_posted_buffers_mean_nothing(server):
     assert server.sink[0].length == 2048  # offered again
 
 
-def test_tiny_buffers_make_long_chains(join):
-    server = join(Role.SERVER, log2_size=8)
+def test_tiny_buffers_make_long_chains(join_as):
+    server = join_as(Role.SERVER, log2_size=8)
     for slot in range(256):
         server.sink[slot] = server.sink[slot]._replace(length=1)
     assert server.push([bytes(range(200)), GOOD], split=70) == 3
@@ -327,7 +308,7 @@ def test_a_length_beyond_what_was_offered_costs_the_packet(client):
     ring[0] = ring[0]._replace(length=2049)
     ring[1] = ring[1]._replace(length=0xFFFF_FFFF)
     assert client.take() == [GOOD]
-    assert drops(client, 1) == {"bounds": 2}
+    assert client.drops(1) == {"bounds": 2}
     assert client.peer.room() == SLOTS
     assert {ring[i].length for i in range(SLOTS)} == {2048}
 
@@ -346,7 +327,7 @@ def test_chains_of_a_server_are_checked_as_those_of_a_client(client):
     ring[3] = ring[3]._replace(flags=1)
     assert client.take() == [GOOD]
     assert client.take() == []
-    assert drops(client, 1) == {"length": 1, "chain": 1}
+    assert client.drops(1) == {"length": 1, "chain": 1}
     assert client.peer.room() == SLOTS
 
 
@@ -371,8 +352,8 @@ descriptors = st.builds(
     heads=st.lists(st.integers(0, SLOTS + 1), min_size=1, max_size=4),
     sizes=st.lists(st.sampled_from([0, 1, 60, 1500, 5000]), min_size=1, max_size=20),
 )
-def test_no_descriptor_makes_a_kernel_leave_the_regions(join, c2s, s2c, heads, sizes):
-    joined = join(Role.SERVER)
+def test_no_descriptor_makes_a_kernel_leave_the_regions(join_as, c2s, s2c, heads, sizes):
+    joined = join_as(Role.SERVER)
     ranges = [(r.address, r.address + r.size) for r in joined.peer.regions]
     for i in range(SLOTS):
         joined.peer.c2s[0][i] = c2s[i]
@@ -400,8 +381,8 @@ def test_no_descriptor_makes_a_kernel_leave_the_regions(join, c2s, s2c, heads, s
     s2c=st.lists(descriptors, min_size=SLOTS, max_size=SLOTS),
     steps=st.lists(st.integers(0, SLOTS + 1), min_size=1, max_size=6),
 )
-def test_no_server_makes_a_client_leave_its_buffers(join, s2c, steps):
-    joined = join(Role.CLIENT)
+def test_no_server_makes_a_client_leave_its_buffers(join_as, s2c, steps):
+    joined = join_as(Role.CLIENT)
     memory = joined.peer.memory
     first = memory.address + memory.layout.s2c_buffers[0]
     for step in steps:

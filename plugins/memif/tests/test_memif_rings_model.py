@@ -12,7 +12,6 @@ from emudev_memif.plain_peer import Joined, PlainRing
 from emudev_memif.rings import KERNELS, RingSet, Role, create, layout
 from emudev_net.burst import Burst
 from emudev_net.jit import compile_now, jit_wanted
-from emudev_net.testing import compiled_or_plain, jit  # noqa: F401  # fixtures
 
 SLOTS = 8
 BUFFER = 256
@@ -88,7 +87,7 @@ class Model:
 
 
 @pytest.fixture(params=[Role.SERVER, Role.CLIENT], ids=lambda role: role.value)
-def role(request, compiled_or_plain):  # noqa: F811
+def role(request, compiled_or_plain):
     compiled_or_plain(*KERNELS)
     return request.param
 

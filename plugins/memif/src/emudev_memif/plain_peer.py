@@ -437,6 +437,10 @@ class Joined:
         assert kernels.notify is not None
         return kernels.notify(kernels.state, 0, 0)
 
+    def drops(self, queue: int) -> dict[str, int]:
+        """Packets of one of the device's queues that were dropped, by reason; no zeroes."""
+        return {why: n for why, n in self.rings.stats(queue).dropped.items() if n}
+
     def receive(self, queue: int = 0) -> list[bytes]:
         """What the peer got; a client offers its buffers again."""
         found = self.peer.receive(queue)

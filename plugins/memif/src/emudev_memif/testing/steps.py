@@ -1,4 +1,4 @@
-"""Steps that tests of interfaces take again and again."""
+"""Steps that tests of interfaces take again and again, and the frames that they send."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from emudev_core.host import Host
 
 from .records import ACK, HandMade, add_region, add_ring, event_file, init
 
-__all__ = ["RING", "offer", "start"]
+__all__ = ["RING", "frames", "offer", "start"]
 
 #: Bytes of a ring of 16 descriptors.
 RING: Final = 128 + 16 * 16
+
+
+def frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:
+    """Frames that differ in each byte's place and between each other.
+
+    Args:
+        count: How many.
+        size: Bytes of each.
+        first: The first byte of the first one, modulo 251.
+    """
+    return [bytes((first + i + j) % 251 for j in range(size)) for i in range(count)]
 
 
 def start(host: Host, *vdevs: str, link: bool = True) -> list[Device]:
