@@ -23,7 +23,7 @@ from . import later as _later
 from .attributes import AttributeInfo, AttributeValue
 from .blame import culprit
 from .config import ProviderConfig
-from .errors import DecodeError, DeviceError, LifecycleError, PluginError
+from .errors import DeviceError, LifecycleError, PluginError
 from .events import Event, EventChannel, EventKind
 from .later import Later
 from .lifecycle import LifecycleEvent, State, step
@@ -308,14 +308,13 @@ class Device:
             LifecycleError: It is not configured, or closed, or in error.
             DeviceError: Its provider does not implement it.
         """
-        import msgspec
+        from .saving import encode_device
 
         if self.state in (State.ALLOCATED, State.ERROR, State.CLOSED):
             raise LifecycleError(f"{self.name} is {self.state.value}: it has nothing to save")
         with self.paused():
             state = self._ask("emudev_save")
-        record = {"format": 1, "stem": self.stem, "state": state}
-        return msgspec.msgpack.encode(record)
+        return encode_device(self.stem, state)
 
     def restore(self, data: bytes) -> None:
         """Take back what `save` gave (`emudev_restore`).
@@ -324,24 +323,13 @@ class Device:
             LifecycleError: The device is not configured, or started.
             DecodeError: Not what a device of this kind saved; the device is as it was.
         """
-        import msgspec
+        from .saving import decode_device
 
         if self.state not in (State.CONFIGURED, State.STOPPED):
             raise LifecycleError(
                 f"{self.name} is {self.state.value}: restore needs a resting device"
             )
-        try:
-            record = msgspec.msgpack.decode(data, type=dict[str, Any])
-        except msgspec.DecodeError as exc:
-            raise DecodeError(f"{self.name}: not a saved device: {exc}") from exc
-        if record.get("format") != 1 or record.get("stem") != self.stem:
-            raise DecodeError(
-                f"{self.name}: expected format 1 of {self.stem!r}, came format "
-                f"{record.get('format')!r} of {record.get('stem')!r}"
-            )
-        if not isinstance(record.get("state"), dict):
-            raise DecodeError(f"{self.name}: the saved device has no state")
-        self._ask("emudev_restore", record["state"])
+        self._ask("emudev_restore", decode_device(self.name, self.stem, data))
 
     # -- provider-facing: a transport tells
 
