@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import time
 
 import attrs
 import pytest
 
-from emudev_core.host import Host
 from emudev_net.burst import Burst, Packet
 
 FRAMES = [bytes(12) + b"\x88\xb5" + bytes([i]) * (46 + i * 13 % 1400) for i in range(120)]
@@ -18,33 +16,11 @@ TIMES = [1_700_000_000_123_456_000 + i * 1_000_000_017_000 for i in range(120)]
 
 
 @pytest.fixture
-def open_port():
-    """Makes a started port of a vdev string; closed with the host."""
-    made = []
-    with Host() as host:
-
-        def make(vdev):
-            port = host.add(f"net_pcap,{vdev},id={len(made)}")
-            made.append(port)
-            port.configure()
-            port.start()
-            deadline = time.monotonic() + 30
-            while not port.ready:
-                host.loop.turn(0.01)
-                assert time.monotonic() < deadline
-            return port
-
-        yield make
-        for port in made:
-            port.close()
-
-
-@pytest.fixture
-def replayed(open_port):
+def replayed(add):
     """The packets and times of a file."""
 
     def run(path):
-        port = open_port(f"rx_pcap={path}")
+        port = add(f"rx_pcap={path}")
         burst = Burst(512)
         port.rx_burst(0, burst)
         found = [(p.data, p.time) for p in burst.packets()]
@@ -55,12 +31,12 @@ def replayed(open_port):
 
 
 @pytest.fixture
-def recorded(open_port, tmp_path):
+def recorded(add, tmp_path):
     """Writes `FRAMES` with `TIMES`; returns the path."""
 
     def run(form, snaplen=262_144):
         path = tmp_path / f"ours.{form}"
-        port = open_port(f"tx_pcap={path},tx_format={form},tx_time=packet,snaplen={snaplen}")
+        port = add(f"tx_pcap={path},tx_format={form},tx_time=packet,snaplen={snaplen}")
         packets = [Packet(f, time=t) for f, t in zip(FRAMES, TIMES, strict=True)]
         port.tx_burst(0, Burst.of(packets, split=100))
         port.close()

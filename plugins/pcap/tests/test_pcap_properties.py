@@ -7,26 +7,24 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from captures import opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emudev_net.burst import Burst
 from emudev_pcap import reader_kernels as k
 from emudev_pcap import writer_kernels as w
-from emudev_pcap.capture_file import CaptureFile, Cursor
+from emudev_pcap.capture_file import CaptureFile
 from emudev_pcap.formats import CaptureError
 from emudev_pcap.writer import Ring
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 quick = settings(
     deadline=None,
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
-
-@pytest.fixture(autouse=True)
-def kernels(compiled_or_plain):
-    compiled_or_plain(*k.KERNELS, *w.KERNELS)
 
 
 def drain(cursor, rows, release=None):
@@ -53,10 +51,7 @@ def read(data, memory, rows=16, tolerant=0, release=None):
             file = CaptureFile(str(path), memory)
         except CaptureError as error:
             return None, str(error).replace(folder, "")
-        cursor = Cursor()
-        cursor.enter(file)
-        for word, value in ((k.OPEN, 1), (k.QUEUES, 1), (k.TOLERANT, tolerant), (k.BELL, -1)):
-            cursor.set(word, value)
+        cursor = opened(file, tolerant)
         found = drain(cursor, rows, release)
         error = cursor.fault(str(path))
         cursor.leave()

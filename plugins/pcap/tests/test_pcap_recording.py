@@ -14,11 +14,12 @@ import time
 
 import pytest
 
-from emudev_core.host import Host
 from emudev_net.burst import Burst, Packet
 from emudev_net.port import PortState
-from emudev_pcap import reader_kernels, writer, writer_kernels
+from emudev_pcap import writer, writer_kernels
 from emudev_pcap.formats import PCAP, CaptureError
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 # Magic of nanoseconds, version 2.4, two unused words, snap length 262144, link type 1.
 PCAP_HEADER = bytes.fromhex("4d3cb2a1 02000400 00000000 00000000 00000400 01000000")
@@ -27,38 +28,6 @@ HALF_PAST = 1_700_000_000_500_000_000
 
 def frame(number, length=60):
     return bytes(12) + b"\x88\xb5" + number.to_bytes(4, "big") + bytes(length - 18)
-
-
-@pytest.fixture(autouse=True)
-def kernels(compiled_or_plain):
-    compiled_or_plain(*reader_kernels.KERNELS, *writer_kernels.KERNELS)
-
-
-@pytest.fixture
-def host():
-    with Host() as host:
-        yield host
-
-
-@pytest.fixture
-def add(host):
-    """Makes a port of a vdev string, started."""
-    made = []
-
-    def make(vdev, queues=1):
-        port = host.add(f"net_pcap,{vdev}")
-        made.append(port)
-        port.configure(queues, queues)
-        port.start()
-        deadline = time.monotonic() + 30
-        while not port.ready:
-            host.loop.turn(0.01)
-            assert time.monotonic() < deadline
-        return port
-
-    yield make
-    for port in made:
-        port.close()
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import time
 import pytest
 
 from emudev_core.errors import ConfigError
-from emudev_core.host import Host
 from emudev_net.burst import HASH_VALID, Burst
 from emudev_net.port import PortEventKind, PortState
-from emudev_pcap import reader_kernels, writer_kernels
 from emudev_pcap.formats import CaptureError
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 HEADER = struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1)  # nanoseconds
 MILLISECOND = 1_000_000
@@ -33,11 +33,6 @@ def udp(source, target, payload=b"x" * 18):
     return bytes(12) + b"\x08\x00" + ip + ports + payload
 
 
-@pytest.fixture(autouse=True)
-def kernels(compiled_or_plain):
-    compiled_or_plain(*reader_kernels.KERNELS, *writer_kernels.KERNELS)
-
-
 @pytest.fixture
 def capture(tmp_path):
     """Writes a pcap file of frames, a second apart or at given times in ns; returns its path."""
@@ -53,34 +48,6 @@ def capture(tmp_path):
         return path
 
     return write
-
-
-@pytest.fixture
-def host():
-    with Host() as host:
-        yield host
-
-
-@pytest.fixture
-def add(host):
-    """Makes a port of a vdev string, started, that is polled unless said otherwise."""
-    made = []
-
-    def make(vdev, queues=1, polled=True):
-        port = host.add(f"net_pcap,{vdev}")
-        made.append(port)
-        port.set_polled(polled)
-        port.configure(queues, queues)
-        port.start()
-        deadline = time.monotonic() + 30
-        while not port.ready:
-            host.loop.turn(0.01)
-            assert time.monotonic() < deadline
-        return port
-
-    yield make
-    for port in made:
-        port.close()
 
 
 @pytest.fixture(params=["in memory", "streamed"])
