@@ -1,6 +1,7 @@
 """Checksums against scapy's and the vectors of the standards."""
 
 import ctypes
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -151,3 +152,13 @@ def test_the_crc_of_sctp_takes_its_field_as_zero_and_ends_with_the_packet(
         first = next(i for i in range(1, burst.count) if burst.words[8 * i + 2] & FIRST)
         found = run[c.crc32c_rows](c.CRC32C_TABLE.address, burst.address, first, 5, len(data))
         assert found == expected
+
+
+@given(data=st.binary(max_size=80), sizes=st.lists(st.integers(1, 17), max_size=20))
+@settings(max_examples=60)
+def test_a_crc_is_the_same_however_a_packet_is_cut(run, data, sizes):
+    """Against zlib's, with the polynomial of IEEE 802.3."""
+    table = c.crc_table(0xEDB88320)
+    burst = Burst.of([Packet(data, segments=tuple(sizes))])
+    found = run[c.crc_rows](table.address, 0xFFFF_FFFF, burst.address, 0, 0, len(data))
+    assert found ^ 0xFFFF_FFFF == zlib.crc32(data)
