@@ -7,7 +7,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,9 @@ from emudev_core.queues import (
 )
 from emudev_core.specs import BackendContext
 from emudev_tap_backend.config import TapConfig
+
+# The tests import helpers that stand beside this file, too.
+sys.path.insert(0, str(Path(__file__).parent))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _names = (f"emudev-tap-{os.getpid()}-{n}" for n in itertools.count())
@@ -368,6 +373,14 @@ class FakeTap:
 
 
 @pytest.fixture
-def fake_tap():
-    """Makes `FakeTap`s."""
-    return FakeTap
+def make_setup(make_nic):
+    """Makes a kind of `Setup` of so many pairs of the NIC and queues of the TAP; keys as it has."""
+    made = []
+
+    def make(kind, pairs=1, queues=1, timeout=0, **keys):
+        made.append(kind(make_nic(pairs), FakeTap(queues, timeout), **keys))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

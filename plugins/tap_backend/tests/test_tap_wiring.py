@@ -1,31 +1,19 @@
 """Flows over socket pairs in the place of TAP descriptors: room, waiting, and who wakes whom."""
 
-import pytest
+import functools
 
-from emudev_core.device import Device
-from emudev_core.loop import Loop
-from emudev_net.jit import compile_now
+import pytest
+from fake_setup import Setup
+
 from emudev_tap_backend.backend import KERNELS
-from emudev_tap_backend.wiring import Wiring
 
 PLAIN = bytes(10)
 
 
-class Setup:
-    """A NIC, a fake TAP, and the wiring between them."""
+class TurnedSetup(Setup):
+    """One whose frames move while its loop is turned."""
 
-    def __init__(self, nic, tap):
-        compile_now(KERNELS)
-        self.loop = Loop(spin=0)
-        self.nic = nic
-        self.tap = tap
-        device = Device("fake_emudev_0", 0, "fake", self.loop)
-        device.register(nic, "fake_0")
-        self.losses = 0
-        self.wiring = Wiring(device, self.tap, self.loop, self.lost)
-
-    def lost(self):
-        self.losses += 1
+    kernels = KERNELS
 
     def turn(self, times=4):
         """Turn the loop until it rests; whether it did anything."""
@@ -33,11 +21,6 @@ class Setup:
         for _ in range(times):
             busy = self.loop.turn(0)
         return busy
-
-    def enable(self, *queues, enabled=True):
-        for number in queues:
-            self.nic.queues[number].enabled = enabled
-        self.wiring.refresh()
 
     def arrived(self, queue=0):
         """Frames that reached the host, without headers."""
@@ -48,24 +31,10 @@ class Setup:
             except BlockingIOError:
                 return frames
 
-    def close(self):
-        self.wiring.close()
-        self.wiring.close()
-        self.tap.close()
-        self.loop.close()
-
 
 @pytest.fixture
-def setup(make_nic, fake_tap):
-    made = []
-
-    def make(pairs=1, queues=1):
-        made.append(Setup(make_nic(pairs), fake_tap(queues)))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+def setup(make_setup):
+    return functools.partial(make_setup, TurnedSetup)
 
 
 def test_a_full_interface_is_waited_for_without_turning_in_circles(setup):

@@ -1,6 +1,7 @@
 """Frames moved by workers: both ways, without room, over disabled queues, to the end of threads."""
 
 import ctypes
+import functools
 import os
 import socket
 import struct
@@ -8,44 +9,26 @@ import threading
 import time
 
 import pytest
+from fake_setup import Setup
 
-from emudev_core.device import Device
 from emudev_core.errors import BackendError, ConfigError
-from emudev_core.loop import Loop
-from emudev_net.jit import compile_now, jit_wanted
+from emudev_net.jit import jit_wanted
 from emudev_net.worker_kernels import rouse
 from emudev_tap_backend.backend import WORKER_KERNELS
-from emudev_tap_backend.wiring import Wiring
 
 needs_compiler = pytest.mark.skipif(not jit_wanted(), reason="workers run compiled kernels only")
 
 PLAIN = bytes(10)
 
 
-class Setup:
-    """A NIC, a fake TAP, and the wiring between them, run by workers."""
+class WorkingSetup(Setup):
+    """One whose frames are moved by workers."""
 
-    def __init__(self, nic, tap, workers, polling):
-        compile_now(WORKER_KERNELS)
-        self.loop = Loop(spin=0)
-        self.nic = nic
-        self.tap = tap
-        self.device = Device("fake_emudev_0", 0, "fake", self.loop)
-        self.device.register(nic, "fake_0")
-        self.losses = 0
-        self.wiring = Wiring(
-            self.device, self.tap, self.loop, self.lost, workers=workers, polling=polling
-        )
+    kernels = WORKER_KERNELS
 
     def lost(self):
-        self.losses += 1
+        super().lost()
         self.wiring.close()
-
-    def enable(self, *queues, enabled=True):
-        with self.device.paused():
-            for number in queues:
-                self.nic.queues[number].enabled = enabled
-        self.wiring.refresh()
 
     def arrived(self, count, queue=0):
         """The next frames that reached the host, without headers."""
@@ -58,24 +41,10 @@ class Setup:
             assert not self.loop.turn(0), "the loop has nothing to do with it"
             time.sleep(0.0005)
 
-    def close(self):
-        self.wiring.close()
-        self.wiring.close()
-        self.tap.close()
-        self.loop.close()
-
 
 @pytest.fixture
-def setup(make_nic, fake_tap):
-    made = []
-
-    def make(pairs=1, queues=1, workers=1, polling=False):
-        made.append(Setup(make_nic(pairs), fake_tap(queues, timeout=5), workers, polling))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+def setup(make_setup):
+    return functools.partial(make_setup, WorkingSetup, timeout=5, workers=1, polling=False)
 
 
 def got(queue):
