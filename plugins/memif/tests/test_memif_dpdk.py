@@ -127,87 +127,119 @@ def frame(number: int, size: int) -> bytes:
     return bytes.fromhex("020000000001 020000000002 88b5") + body
 
 
-@pytest.fixture
-def testpmd() -> Iterator[Callable[..., Testpmd]]:
-    made: list[Testpmd] = []
+class Rig:
+    """Devices of a host, and programs of DPDK that join them.
 
-    def begin(*vdevs: str, arguments: Sequence[str] = (), **keys: Sequence[str]) -> Testpmd:
-        made.append(Testpmd(vdevs, arguments, **keys))
-        return made[-1]
+    Args:
+        host: The host.
+        name: A socket's, of one's own.
+    """
 
-    yield begin
-    for process in made:
-        process.kill()
+    def __init__(self, host: Host, name: str) -> None:
+        self.host = host
+        self.name = name
+        self._programs: list[Testpmd] = []
 
-
-@pytest.fixture
-def devices(host: Host) -> Callable[..., list[Ends]]:
-    """Adds devices and starts them with their links up."""
-
-    def begin(*vdevs: str) -> list[Ends]:
-        added = [host.add(vdev) for vdev in vdevs]
-        host.start()
+    def devices(self, *vdevs: str) -> list[Ends]:
+        """Add devices and start them with their links up."""
+        added = [self.host.add(vdev) for vdev in vdevs]
+        self.host.start()
         for device in added:
             device.set_attr("link", True)
         return [Ends(device) for device in added]
 
-    return begin
+    def testpmd(self, *vdevs: str, arguments: Sequence[str] = (), **keys: Sequence[str]) -> Testpmd:
+        """Start a testpmd, see there; it ends with the test."""
+        self._programs.append(Testpmd(vdevs, arguments, **keys))
+        return self._programs[-1]
+
+    def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
+        """Turn the loop until a condition holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            self.host.loop.turn(0.005)
+
+    def wait(self, *ends: Ends, up: bool = True) -> None:
+        """Wait until devices have a peer, or none."""
+        self.until(lambda: all(end.device.get_attr("carrier") is up for end in ends))
+
+    def pair(self, role: str, mine: str = "", theirs: str = "") -> tuple[Ends, Ends, list[str]]:
+        """Two devices of a role with other keys, and the ports of testpmd that belong to them."""
+        own = [f"emu_memif,role={role},socket={self.name}{i},id={i}{mine}" for i in range(2)]
+        a, b = self.devices(*own)
+        other = f"role={OTHER[role]},socket={self.name}"
+        return a, b, [f"net_memif{i},{other}{i},id={i}{theirs}" for i in range(2)]
+
+    def join(
+        self, role: str, mine: str = "", theirs: str = "", **keys: Sequence[str]
+    ) -> tuple[Ends, Ends, Testpmd]:
+        """The same with a testpmd that forwards between them."""
+        a, b, ports = self.pair(role, mine, theirs)
+        return a, b, self.forward(a, b, ports, **keys)
+
+    def forward(self, a: Ends, b: Ends, ports: list[str], **keys: Sequence[str]) -> Testpmd:
+        """Start a testpmd that forwards between two ports of `pair`."""
+        pmd = self.testpmd(*ports, **keys)
+        self.wait(a, b)
+        pmd.say("start")
+        return pmd
+
+    def check(self, near: Ends, far: Ends, sizes: Sequence[int], pair: int = 0) -> None:
+        """A hundred frames of each size pass intact."""
+        for size in sizes:
+            frames = [frame(number, size) for number in range(100)]
+            assert self.exchange(near, far, frames, pair) == frames
+
+    def exchange(
+        self, near: Ends, far: Ends, frames: Sequence[bytes], pair: int = 0, seconds: float = 10
+    ) -> list[bytes]:
+        """Send frames into one device and take them from the other, some at a time.
+
+        testpmd drops what finds no room, so there are never more under way than any ring takes.
+        """
+        found: list[bytes] = []
+        deadline = time.monotonic() + seconds
+        for at in range(0, len(frames), AT_ONCE):
+            waiting, expected = list(frames[at : at + AT_ONCE]), min(at + AT_ONCE, len(frames))
+            while len(found) < expected and time.monotonic() < deadline:
+                if waiting:
+                    del waiting[: near.send(waiting, pair)]
+                came = far.receive(pair)
+                found += came
+                near.receive(pair)  # a client offers its buffers by looking
+                if not came:
+                    self.host.loop.turn(0.0002)
+        return found
+
+    def warm_up(self, near: Ends, far: Ends, pair: int = 0) -> None:
+        """Send until something comes: testpmd drops what waits when forwarding starts."""
+        deadline = time.monotonic() + 15
+        before = far.device.get_attr("tx_packets")
+        while time.monotonic() < deadline:
+            near.send([frame(1, 60)], pair)
+            far.receive(pair)
+            near.receive(pair)
+            self.host.loop.turn(0.01)
+            if far.device.get_attr("tx_packets") != before:
+                break
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            far.receive(pair)
+            near.receive(pair)
+            self.host.loop.turn(0.01)
+
+    def close(self) -> None:
+        """End the programs."""
+        for program in self._programs:
+            program.kill()
 
 
 @pytest.fixture
-def connected(until: Callable[..., None]) -> Callable[..., None]:
-    def wait(*ends: Ends, up: bool = True) -> None:
-        until(lambda: all(end.device.get_attr("carrier") is up for end in ends), 30)
-
-    return wait
-
-
-def pair_of_ports(name: str, role: str, mine: str = "", theirs: str = "") -> tuple[list, list]:
-    """Two devices of a role with other keys, and the ports of testpmd that belong to them."""
-    other = OTHER[role]
-    own = [f"emu_memif,role={role},socket={name}{i},id={i}{mine}" for i in range(2)]
-    ports = [f"net_memif{i},role={other},socket={name}{i},id={i}{theirs}" for i in range(2)]
-    return own, ports
-
-
-def exchange(
-    host: Host, near: Ends, far: Ends, frames: Sequence[bytes], pair: int = 0, seconds: float = 10
-) -> list[bytes]:
-    """Send frames into one device and take them from the other, some at a time.
-
-    testpmd drops what finds no room, so there are never more under way than any ring takes.
-    """
-    found: list[bytes] = []
-    deadline = time.monotonic() + seconds
-    for at in range(0, len(frames), AT_ONCE):
-        waiting, expected = list(frames[at : at + AT_ONCE]), min(at + AT_ONCE, len(frames))
-        while len(found) < expected and time.monotonic() < deadline:
-            if waiting:
-                del waiting[: near.send(waiting, pair)]
-            came = far.receive(pair)
-            found += came
-            near.receive(pair)  # a client offers its buffers by looking
-            if not came:
-                host.loop.turn(0.0002)
-    return found
-
-
-def warm_up(host: Host, near: Ends, far: Ends, pair: int = 0) -> None:
-    """Send until something comes: testpmd drops what waits when forwarding starts."""
-    deadline = time.monotonic() + 15
-    before = far.device.get_attr("tx_packets")
-    while time.monotonic() < deadline:
-        near.send([frame(1, 60)], pair)
-        far.receive(pair)
-        near.receive(pair)
-        host.loop.turn(0.01)
-        if far.device.get_attr("tx_packets") != before:
-            break
-    end = time.monotonic() + 0.2
-    while time.monotonic() < end:
-        far.receive(pair)
-        near.receive(pair)
-        host.loop.turn(0.01)
+def rig(host: Host, name: str) -> Iterator[Rig]:
+    made = Rig(host, name)
+    yield made
+    made.close()
 
 
 SIZES = (60, 64, 1500, 1514)
@@ -217,269 +249,152 @@ SIZES = (60, 64, 1500, 1514)
 @pytest.mark.parametrize("kind", ["abstract", "path"])
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_frames_pass_testpmd_intact_both_ways(
-    host: Host,
-    name: str,
-    tmp_path: Path,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    role: str,
-    kind: str,
-    queues: int,
+    rig: Rig, tmp_path: Path, role: str, kind: str, queues: int
 ) -> None:
-    where = name if kind == "abstract" else f"{tmp_path}/s"
-    keys = "" if kind == "abstract" else ",socket-abstract=no"
-    own, ports = pair_of_ports(where, role, f",queues={queues}{keys}", keys)
-    a, b = devices(*own)
-    pmd = testpmd(*ports, arguments=[f"--rxq={queues}", f"--txq={queues}"])
-    connected(a, b)
+    keys = ""
+    if kind == "path":
+        rig.name, keys = f"{tmp_path}/s", ",socket-abstract=no"
+    arguments = [f"--rxq={queues}", f"--txq={queues}"]
+    a, b, _ = rig.join(role, f",queues={queues}{keys}", keys, arguments=arguments)
     assert str(a.device.get_attr("peer")).startswith("DPDK 2")
-    pmd.say("start")
     for near, far in ((a, b), (b, a)):
         for pair in range(queues):
-            warm_up(host, near, far, pair)
-            for size in SIZES:
-                frames = [frame(number, size) for number in range(100)]
-                assert exchange(host, near, far, frames, pair) == frames
+            rig.warm_up(near, far, pair)
+            rig.check(near, far, SIZES, pair)
     assert a.device.get_attr("breaches") == b.device.get_attr("breaches") == 0
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_long_frames_travel_in_chains_of_small_buffers(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    role: str,
-) -> None:
+def test_long_frames_travel_in_chains_of_small_buffers(rig: Rig, role: str) -> None:
     mine, theirs = (",bsize=512", "") if role == "client" else ("", ",bsize=512")
-    own, ports = pair_of_ports(name, role, mine, theirs)
-    a, b = devices(*own)
-    pmd = testpmd(*ports)
-    connected(a, b)
-    pmd.say("start")
+    a, b, _ = rig.join(role, mine, theirs)
     for near, far in ((a, b), (b, a)):
-        warm_up(host, near, far)
-        for size in (60, 512, 513, 1514, 4000, 9000):
-            frames = [frame(number, size) for number in range(100)]
-            assert exchange(host, near, far, frames) == frames
+        rig.warm_up(near, far)
+        rig.check(near, far, (60, 512, 513, 1514, 4000, 9000))
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_jumbo_frames_travel_in_chains_of_buffers_of_the_usual_size(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    role: str,
-) -> None:
-    own, ports = pair_of_ports(name, role)
-    a, b = devices(*own)
-    pmd = testpmd(*ports)
-    connected(a, b)
-    pmd.say("start")
-    warm_up(host, a, b)
-    for size in (2048, 2049, 9000):
-        frames = [frame(number, size) for number in range(100)]
-        assert exchange(host, a, b, frames) == frames
+def test_jumbo_frames_travel_in_chains_of_buffers_of_the_usual_size(rig: Rig, role: str) -> None:
+    a, b, _ = rig.join(role)
+    rig.warm_up(a, b)
+    rig.check(a, b, (2048, 2049, 9000))
 
 
-def test_memory_of_the_client_itself_is_mapped(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-) -> None:
-    own, ports = pair_of_ports(name, "server", "", ",zero-copy=yes")
-    a, b = devices(*own)
-    pmd = testpmd(*ports, memory=("--no-huge", "--single-file-segments"))
-    connected(a, b)
+def test_memory_of_the_client_itself_is_mapped(rig: Rig) -> None:
+    memory = ("--no-huge", "--single-file-segments")
+    a, b, _ = rig.join("server", "", ",zero-copy=yes", memory=memory)
     assert len(a.device.get_mem_table().regions) >= 2
-    pmd.say("start")
     for near, far in ((a, b), (b, a)):
-        warm_up(host, near, far)
-        for size in SIZES:
-            frames = [frame(number, size) for number in range(100)]
-            assert exchange(host, near, far, frames) == frames
+        rig.warm_up(near, far)
+        rig.check(near, far, SIZES)
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_sleeping_receiver_is_woken_and_a_polling_one_is_not(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    until: Callable[..., None],
-    role: str,
-) -> None:
-    own, ports = pair_of_ports(name, role)
-    a, b = devices(*own)
+def test_a_sleeping_receiver_is_woken_and_a_polling_one_is_not(rig: Rig, role: str) -> None:
+    a, b, _ = rig.join(role)
     rings: list[float] = []
     bell = b.device.get_db_info(1)
-    pmd = testpmd(*ports)
-    connected(a, b)
-    pmd.say("start")
-    warm_up(host, a, b)
+    rig.warm_up(a, b)
     bell.subscribe(lambda: rings.append(time.monotonic()))
     for number in range(5):
         assert b.receive() == []  # asks for a signal: there is nothing
         for _ in range(20):
-            host.loop.turn(0.005)
+            rig.host.loop.turn(0.005)
         rings.clear()
         assert a.send([frame(number, 64)]) == 1
-        until(lambda: rings, 2)
+        rig.until(lambda: rings, 2)
         assert b.receive() == [frame(number, 64)]
     bell.polled = True
     assert b.receive() == []
     rings.clear()
     assert a.send([frame(9, 64)]) == 1
     for _ in range(20):
-        host.loop.turn(0.005)
+        rig.host.loop.turn(0.005)
     assert rings == []
     assert b.receive() == [frame(9, 64)]
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_testpmd_that_is_killed_and_started_again_is_served_again(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    role: str,
-) -> None:
-    own, ports = pair_of_ports(name, role)
-    a, b = devices(*own)
+def test_a_testpmd_that_is_killed_and_started_again_is_served_again(rig: Rig, role: str) -> None:
+    a, b, ports = rig.pair(role)
     for turn in range(2):
         # The sockets of a killed server stay in no file, so that the next one can have them.
-        again = [port + (",rsize=8" if turn else "") for port in ports]
-        pmd = testpmd(*again)
-        connected(a, b)
-        pmd.say("start")
-        warm_up(host, a, b)
-        frames = [frame(number, 1500) for number in range(100)]
-        assert exchange(host, a, b, frames) == frames
+        pmd = rig.forward(a, b, [port + (",rsize=8" if turn else "") for port in ports])
+        rig.warm_up(a, b)
+        rig.check(a, b, [1500])
         pmd.kill()
-        connected(a, b, up=False)
+        rig.wait(a, b, up=False)
         assert a.send([frame(0, 60)]) == 1  # dropped and counted: nothing waits for a peer
     assert a.device.get_attr("connects") == 2
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_this_side_may_be_started_again_while_testpmd_runs(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    role: str,
-) -> None:
-    own, ports = pair_of_ports(name, role)
-    a, b = devices(*own)
-    pmd = testpmd(*ports)
-    connected(a, b)
-    pmd.say("start")
-    warm_up(host, a, b)
+def test_this_side_may_be_started_again_while_testpmd_runs(rig: Rig, role: str) -> None:
+    a, b, pmd = rig.join(role)
+    rig.warm_up(a, b)
     a.device.stop()
     a.device.start()
     if role == "server":
         # DPDK's client connects when its port starts, and never again by itself.
         pmd.say("stop", "port stop 0", "port start 0", "start")
-    connected(a, b)
-    warm_up(host, a, b)
-    frames = [frame(number, 1500) for number in range(100)]
-    assert exchange(host, a, b, frames) == frames
+    rig.wait(a, b)
+    rig.warm_up(a, b)
+    rig.check(a, b, [1500])
 
 
-def test_a_client_of_dpdk_that_comes_before_the_link_is_kept(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    until: Callable[..., None],
-) -> None:
-    (a,) = devices(f"emu_memif,role=server,socket={name},id=0")
+def test_a_client_of_dpdk_that_comes_before_the_link_is_kept(rig: Rig) -> None:
+    (a,) = rig.devices(f"emu_memif,role=server,socket={rig.name},id=0")
     a.device.set_attr("link", False)
-    pmd = testpmd(f"net_memif0,role=client,socket={name},id=0")
-    until(lambda: "testpmd> " in pmd.output, 30)
+    pmd = rig.testpmd(f"net_memif0,role=client,socket={rig.name},id=0")
+    rig.until(lambda: "testpmd> " in pmd.output)
     assert a.device.get_attr("carrier") is False
     a.device.set_attr("link", True)
-    connected(a)
+    rig.wait(a)
     pmd.say("start")  # a lone port sends back what it gets
-    warm_up(host, a, a)
-    assert exchange(host, a, a, [frame(1, 64)]) == [frame(1, 64)]
+    rig.warm_up(a, a)
+    assert rig.exchange(a, a, [frame(1, 64)]) == [frame(1, 64)]
 
 
-def test_a_client_of_dpdk_with_more_queues_uses_those_that_there_are(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-) -> None:
-    (a,) = devices(f"emu_memif,role=server,socket={name},id=0,queues=2")
-    testpmd(f"net_memif0,role=client,socket={name},id=0", arguments=["--rxq=4", "--txq=4"])
-    connected(a)
+def test_a_client_of_dpdk_with_more_queues_uses_those_that_there_are(rig: Rig) -> None:
+    (a,) = rig.devices(f"emu_memif,role=server,socket={rig.name},id=0,queues=2")
+    rig.testpmd(f"net_memif0,role=client,socket={rig.name},id=0", arguments=["--rxq=4", "--txq=4"])
+    rig.wait(a)
     assert [a.device.get_queue_info(queue).enabled for queue in range(4)] == [True] * 4
 
 
 def test_a_server_of_dpdk_with_fewer_queues_gets_what_it_has_and_the_rest_is_refused(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    until: Callable[..., None],
+    rig: Rig,
 ) -> None:
     # It promises 256 rings in HELLO and then has one.
-    (a,) = devices(f"emu_memif,role=client,socket={name},id=0,queues=2")
-    testpmd(f"net_memif0,role=server,socket={name},id=0")
-    until(lambda: "ring" in str(a.device.get_attr("status")).lower(), 30)
+    (a,) = rig.devices(f"emu_memif,role=client,socket={rig.name},id=0,queues=2")
+    rig.testpmd(f"net_memif0,role=server,socket={rig.name},id=0")
+    rig.until(lambda: "ring" in str(a.device.get_attr("status")).lower())
     assert a.device.get_attr("carrier") is False
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_secrets_admit_and_keep_out(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    devices: Callable[..., list[Ends]],
-    connected: Callable[..., None],
-    until: Callable[..., None],
-    role: str,
-) -> None:
-    other = OTHER[role]
-    (a,) = devices(f"emu_memif,role={role},socket={name},id=0,secret=open-sesame")
-    wrong = testpmd(f"net_memif0,role={other},socket={name},id=0,secret=open")
-    until(lambda: "ecret" in str(a.device.get_attr("status")), 30)
+def test_secrets_admit_and_keep_out(rig: Rig, role: str) -> None:
+    port = f"net_memif0,role={OTHER[role]},socket={rig.name},id=0"
+    (a,) = rig.devices(f"emu_memif,role={role},socket={rig.name},id=0,secret=open-sesame")
+    wrong = rig.testpmd(f"{port},secret=open")
+    rig.until(lambda: "ecret" in str(a.device.get_attr("status")))
     wrong.kill()
-    testpmd(f"net_memif0,role={other},socket={name},id=0,secret=open-sesame")
-    connected(a)
+    rig.testpmd(f"{port},secret=open-sesame")
+    rig.wait(a)
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_flood_is_answered_without_a_breach(
-    host: Host,
-    name: str,
-    testpmd: Callable[..., Testpmd],
-    until: Callable[..., None],
-    role: str,
-) -> None:
-    device = host.add(f"emu_memif,role={role},socket={name},id=0")
-    host.add("echo,emu=memif_emudev_0")
-    host.start()
-    pmd = testpmd(
-        f"net_memif0,role={OTHER[role]},socket={name},id=0", arguments=["--forward-mode=flowgen"]
-    )
-    until(lambda: device.get_attr("carrier"), 30)
+def test_a_flood_is_answered_without_a_breach(rig: Rig, role: str) -> None:
+    device = rig.host.add(f"emu_memif,role={role},socket={rig.name},id=0")
+    rig.host.add("echo,emu=memif_emudev_0")
+    rig.host.start()
+    port = f"net_memif0,role={OTHER[role]},socket={rig.name},id=0"
+    pmd = rig.testpmd(port, arguments=["--forward-mode=flowgen"])
+    rig.until(lambda: device.get_attr("carrier"))
     pmd.say("start")
-    until(lambda: device.get_attr("rx_packets") > 20_000, 30)
+    rig.until(lambda: device.get_attr("rx_packets") > 20_000)
     pmd.kill()
-    until(lambda: not device.get_attr("carrier"))
+    rig.until(lambda: not device.get_attr("carrier"), 3)
     assert device.get_attr("breaches") == 0
     assert device.get_attr("tx_dropped") == 0
     assert device.get_attr("tx_packets") >= device.get_attr("rx_packets")
