@@ -111,6 +111,17 @@ def test_frames_in_several_buffers_are_whole_whatever_their_length(machine):
         assert guest.echoed(body(size, size)) == [body(size, size)], size
 
 
+def test_descriptors_that_go_by_message_say_when_their_frames_came(machine):
+    guest = machine()
+    driver = guest.boot(caps=0xBE0BC7E1, rxdid=2, timestamps=True)
+    before = time.time_ns()
+    driver.send(PEER + driver.resources.mac + body(100))
+    got = []
+    guest.until(lambda: got.extend(driver.receive(0.01)) or got)
+    assert got[0].time is not None
+    assert (got[0].time - before) & 0xFFFF_FFFF <= time.time_ns() - before
+
+
 def test_more_frames_than_the_ring_holds_come_in_order(machine):
     guest = machine()
     driver = guest.boot(ring=64)

@@ -5,6 +5,7 @@ frame arrives at the receive side, as they are between guests of one host.
 """
 
 import struct
+import time
 
 import pytest
 
@@ -52,7 +53,7 @@ class Looped:
 
 
 class Machine:
-    def __init__(self, host, rxdid=0, vlan="802.1q"):
+    def __init__(self, host, rxdid=0, vlan="802.1q", timestamps=False):
         compile_now((*rings.KERNELS, *flows.KERNELS))
         self.device = host.add(f"emu_iavf,id=0,transport=inproc,vlan={vlan}")
         self.avf = self.device.members[0].plugin
@@ -60,7 +61,9 @@ class Machine:
         host.start()
         turn_until(host, lambda: self.avf.ready, 60)
         function = GuestFunction(host.connect(self.device), {0: MAP})
-        self.driver = AvfDriver(function, ring=64, caps=DPDK_CAPS, rxdid=rxdid)
+        self.driver = AvfDriver(
+            function, ring=64, caps=DPDK_CAPS, rxdid=rxdid, timestamps=timestamps
+        )
         self.driver.probe()
         self.driver.open()
         self.mac = self.driver.resources.mac
@@ -216,3 +219,15 @@ def test_the_crc_of_sctp_arrives_complete_and_good(machines, size, rxdid):
     (broken,) = machine.pass_frame(got.frame[:-1] + bytes([got.frame[-1] ^ 1]))
     # Of a short packet that byte is padding.
     assert (broken.checked, broken.bad) == (True, size == 700)
+
+
+@pytest.mark.parametrize("rxdid", [2, 22])
+def test_frames_come_with_their_times_if_the_driver_asks_for_them(machines, rxdid):
+    machine = machines(rxdid=rxdid, timestamps=True)
+    before = time.time_ns()
+    (got,) = machine.pass_frame(machine.udp(b"when"), headers=UDP)
+    passed = time.time_ns() - before
+    assert got.time is not None
+    assert (got.time - before) & 0xFFFF_FFFF <= passed
+    (got,) = machines(rxdid=rxdid).pass_frame(machine.udp(b"when"), headers=UDP)
+    assert got.time is None
