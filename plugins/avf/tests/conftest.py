@@ -51,6 +51,25 @@ def machine(make: Callable[..., Machine]) -> Machine:
 
 
 @pytest.fixture
+def go_on(make: Callable[..., Machine]) -> Callable[..., Machine]:
+    """Saves a device and goes on in another one, made with keys, for the same guest."""
+
+    def restore(machine: Machine, **keys: Any) -> Machine:
+        saved = machine.device.save()
+        other = make(**keys)
+        other.device.stop()
+        other.device.restore(saved)
+        other.device.start()
+        other.device.dma_map(machine.memory.table, machine.memory.region)
+        assert other.device.save() == saved
+        other.mail = machine.mail
+        other.mail.read, other.mail.write = other.read, other.write
+        return other
+
+    return restore
+
+
+@pytest.fixture
 def guests(compiled_or_plain: Callable[..., None]) -> Iterator[Callable[..., Guest]]:  # noqa: F811
     """Makes guests whose queues the test drives without a device; runs compiled and plain."""
     compiled_or_plain(*KERNELS)
@@ -63,3 +82,18 @@ def guests(compiled_or_plain: Callable[..., None]) -> Iterator[Callable[..., Gue
     yield make
     for guest in made:
         guest.close()
+
+
+@pytest.fixture
+def guest(guests: Callable[..., Guest]) -> Guest:
+    """A guest of one queue pair."""
+    return guests()
+
+
+@pytest.fixture
+def four_pairs(guests: Callable[..., Guest]) -> Guest:
+    """A guest of four queue pairs, each with buffers for 60 frames."""
+    made = guests(4)
+    for pair in range(4):
+        made.post(60, pair)
+    return made

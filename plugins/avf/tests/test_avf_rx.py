@@ -25,11 +25,6 @@ LINUX_HENA = 0x80007A1E_80000000
 ALL_QUEUE_0 = bytes(64)
 
 
-@pytest.fixture
-def guest(guests):
-    return guests()
-
-
 def test_a_frame_is_written_before_its_descriptor_says_so(guest):
     guest.post(8)
     frame = ether(bytes(range(200)) + bytes(100), 0x88B5)

@@ -28,11 +28,6 @@ from emudev_net.burst import (
 L3L4P, IPE, L4E = (1 << n for n in (3, 22, 23))
 
 
-@pytest.fixture
-def guest(guests):
-    return guests()
-
-
 SCTP = struct.pack(">HHII", 1, 2, 3, 0) + bytes(4)
 PTYPES = [
     (ether(bytes(50), 0x88B5), 1),

@@ -62,11 +62,6 @@ def status(guest, frame, flags=0, split=0, **keys):
     return done[-1].qword1 & (L3L4P | IPE | L4E)
 
 
-@pytest.fixture
-def guest(guests):
-    return guests()
-
-
 @pytest.mark.parametrize("split", [0, 1, 11, 43, 64])
 @pytest.mark.parametrize(
     "frame",

@@ -26,11 +26,6 @@ from emudev_net.burst import (
 L2TAG1P, L3L4P, L4E = (1 << n for n in (2, 3, 23))
 
 
-@pytest.fixture
-def guest(guests):
-    return guests()
-
-
 TAG = b"\x81\x00\x60\x05"
 
 

@@ -12,7 +12,7 @@ from emudev_core.regions import ResetKind
 ARQLEN, RSTAT, HKEY = 0x8000, 0x8800, 0xCC00
 
 
-def test_a_saved_device_goes_on_in_another_one(machine, make):
+def test_a_saved_device_goes_on_in_another_one(machine, go_on):
     machine.device.set_attr("link", True)
     machine.probe()
     machine.mail.request(7, struct.pack("<H6H", 1, 1, 1, 1, 1, 0, 1))
@@ -23,23 +23,15 @@ def test_a_saved_device_goes_on_in_another_one(machine, make):
     machine.open()
     machine.write(0x0000, 3)
     machine.mail.receive()
-    saved = machine.device.save()
-    other = make()
-    other.device.stop()
-    other.device.restore(saved)
-    other.device.start()
-    other.device.dma_map(machine.memory.table, machine.memory.region)
-    assert other.device.save() == saved
+    other = go_on(machine)
     assert other.avf.port.rx[0].enabled
     assert other.avf.port.rx[0].doorbell.value == 511
     assert other.avf.port.tx[0].doorbell.value == 3
     assert other.avf.port.rx[0].vector == 1
-    mail = machine.mail
-    mail.read, mail.write = other.read, other.write
-    assert mail.request(15, struct.pack("<HHII", 1, 0, 0, 0))[0] == 0
+    assert other.mail.request(15, struct.pack("<HHII", 1, 0, 0, 0))[0] == 0
 
 
-def test_a_device_with_256_enabled_queues_is_saved_and_goes_on(make):
+def test_a_device_with_256_enabled_queues_is_saved_and_goes_on(make, go_on):
     """Bit sets of 256 queues fit no integer of a saved record."""
     machine = make(queues=256).plug()
     machine.probe(caps=0xBE0BC7E1)
@@ -61,12 +53,7 @@ def test_a_device_with_256_enabled_queues_is_saved_and_goes_on(make):
     every = struct.pack("<HHHH", 1, 0, 2, 0) + struct.pack("<iHH", 0, 0, 256)
     assert machine.mail.request(107, every + struct.pack("<iHH", 1, 0, 256))[0] == 0
     machine.write(0x23FC, 31)
-    saved = machine.device.save()
-    other = make(queues=256)
-    other.device.stop()
-    other.device.restore(saved)
-    other.device.start()
-    assert other.device.save() == saved
+    other = go_on(machine, queues=256)
     assert all(ring.enabled for ring in (*other.avf.port.rx, *other.avf.port.tx))
     assert other.avf.port.rx[255].doorbell.value == 31
 

@@ -261,17 +261,9 @@ def test_times_lie_between_two_readings_of_the_clock(machine):
     assert said == {(0, "rx"): True, (1, "tx"): False, (2, "rx"): False, (3, "tx"): False}
 
 
-def test_a_saved_queue_says_times_where_it_goes_on(machine, make):
+def test_a_saved_queue_says_times_where_it_goes_on(machine, go_on):
     ring = opened(machine)
-    saved = machine.device.save()
-    other = make()
-    other.device.stop()
-    other.device.restore(saved)
-    other.device.start()
-    other.device.dma_map(machine.memory.table, machine.memory.region)
-    assert other.device.save() == saved
-    machine.mail.read, machine.mail.write = other.read, other.write
-    other.mail = machine.mail
+    other = go_on(machine)
     start(other)
     push(other)
     assert stamp_of(machine.memory.read(ring, 32)) is not None

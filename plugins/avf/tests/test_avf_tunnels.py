@@ -98,11 +98,6 @@ NO_TUNNELS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def guest(guests):
-    return guests()
-
-
 def received(guest, frame, **keys):
     guest.post(1)
     guest.deliver(Packet(frame, **keys) if keys else frame)

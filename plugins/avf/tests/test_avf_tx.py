@@ -50,11 +50,6 @@ def ether(kind=0x0800):
     return bytes.fromhex("525400770002525400770001") + kind.to_bytes(2, "big")
 
 
-@pytest.fixture
-def guest(guests):
-    return guests()
-
-
 def test_a_plain_frame_is_shown_where_it_lies_and_completed(guest):
     # Observed: one descriptor, cmd EOP|RS|ICRC = 0x7; write-back qword 0xF.
     address = guest.hold(FRAME)
