@@ -11,13 +11,19 @@ from emudev_net.testing import PortContract
 PCAP = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 
 
+@pytest.fixture
+def captured(tmp_path):
+    """A file of one frame."""
+    path = tmp_path / "in.pcap"
+    path.write_bytes(PCAP + struct.pack("<IIII", 1, 0, 60, 60) + bytes(60))
+    return path
+
+
 class TestPortThatReadsAndWrites(PortContract):
     vdev = "net_pcap"
 
     @pytest.fixture(autouse=True)
-    def files(self, tmp_path):
-        captured = tmp_path / "in.pcap"
-        captured.write_bytes(PCAP + struct.pack("<IIII", 1, 0, 60, 60) + bytes(60))
+    def files(self, captured, tmp_path):
         self.vdev = f"net_pcap,rx_pcap={captured},tx_pcap={tmp_path / 'out.pcap'}"
 
 
@@ -25,9 +31,7 @@ class TestPortThatReadsAnew(PortContract):
     vdev = "net_pcap"
 
     @pytest.fixture(autouse=True)
-    def files(self, tmp_path):
-        captured = tmp_path / "in.pcap"
-        captured.write_bytes(PCAP + struct.pack("<IIII", 1, 0, 60, 60) + bytes(60))
+    def files(self, captured):
         self.vdev = f"net_pcap,rx_pcap={captured},infinite_rx=1,rx_memory=0,rx_timing=recorded"
 
 
