@@ -25,7 +25,6 @@ FIRST = {
     "HOST_IP": "192.168.77.3",
     "HOST_IP6": "fd77::3",
 }
-BYTES = 5_000_000
 
 
 def test_icmpecho_answers_a_guest(emudev, guest):
@@ -49,22 +48,7 @@ def pair(emudev, request):
     return first, second, server
 
 
-def transfer(sender, receiver, address="$HOST_IP"):
-    """Send random bytes by TCP and compare what arrives."""
-    # A listener whose input ends would end the connection: it reads a pipe that it holds open.
-    receiver.sh(
-        "rm -f /tmp/got /tmp/in; mkfifo /tmp/in; "
-        "(nc -l -p 7001 >/tmp/got <>/tmp/in; touch /tmp/all) & sleep 0.3"
-    )
-    want = sender.sh(
-        f"head -c {BYTES} /dev/urandom >/tmp/put; timeout 30 nc {address} 7001 </tmp/put; "
-        "sha256sum </tmp/put"
-    )
-    receiver.sh("until_true 10 test -e /tmp/all")
-    assert receiver.sh("rm /tmp/all; sha256sum </tmp/got") == want
-
-
-def test_two_guests_reach_each_other_byte_for_byte(pair):
+def test_two_guests_reach_each_other_byte_for_byte(pair, transfer):
     first, second, server = pair
     first.sh("ping -q -c 10 -i 0.05 -W 2 $HOST_IP && ping -6 -q -c 3 -i 0.05 -W 2 $HOST_IP6")
     transfer(first, second)
@@ -81,7 +65,7 @@ def test_two_guests_reach_each_other_byte_for_byte(pair):
     assert server.stop() == []
 
 
-def test_a_guest_that_reboots_finds_the_other_again(pair):
+def test_a_guest_that_reboots_finds_the_other_again(pair, transfer):
     first, second, _ = pair
     first.power_off()
     second.sh("ping -q -c 1 -W 1 $HOST_IP || true")

@@ -30,30 +30,12 @@ UP = (
 )
 LINK = "until_true 20 carrier $(nic_if 0)"
 NO_LINK = "no_link() { ! carrier $(nic_if 0); }; until_true 20 no_link"
-BYTES = 5_000_000
-
-
-def transfer(sender, receiver):
-    """Send random bytes by TCP and compare what arrives."""
-    # A listener whose input ends would end the connection: it reads a pipe that it holds open.
-    receiver.sh(
-        "rm -f /tmp/got /tmp/in /tmp/all; mkfifo /tmp/in; "
-        "(nc -l -p 7001 >/tmp/got <>/tmp/in; touch /tmp/all) & sleep 0.3"
-    )
-    want = sender.sh(
-        f"head -c {BYTES} /dev/urandom >/tmp/put; timeout 60 nc $HOST_IP 7001 </tmp/put; "
-        "sha256sum </tmp/put"
-    )
-    receiver.sh("until_true 20 test -e /tmp/all")
-    assert receiver.sh("sha256sum </tmp/got") == want
-
-
 #: What the driver says of the link and of the reset here, beyond a healthy boot. avf.md 5.2.
 NOTICES = ("NIC Link is Down", "Hardware reset detected", "Scheduling reset task")
 
 
 @pytest.mark.guest(tolerate=True)  # of a reset; see the end
-def test_two_guests_are_joined_as_by_a_cable(emudev):
+def test_two_guests_are_joined_as_by_a_cable(emudev, transfer):
     server = emudev(
         "emu_iavf,id=0,mac=52:54:00:77:00:02,queues=2",
         "emu_iavf,id=1,mac=52:54:00:77:00:03",
