@@ -25,6 +25,16 @@ pytestmark = pytest.mark.usefixtures("compiled_mode")
 KERNELS = worker_parts.KERNELS
 
 
+@pytest.fixture
+def busy(make_pool):
+    """A pool of one worker that moves packets without end, and their sink."""
+    pool = make_pool()
+    sink = MemorySink(wrap=True, room=1 << 60)
+    pool.workers[0].add(endless(sink))
+    pool.start()
+    return pool, sink
+
+
 @needs_compiler
 def test_frames_arrive_whole_and_in_order(make_pool):
     pool = make_pool(2)
@@ -88,11 +98,8 @@ def test_nothing_moves_within_thousands_of_pauses_under_traffic(make_pool, polli
 
 
 @needs_compiler
-def test_frames_move_on_after_the_outermost_of_nested_pauses(make_pool):
-    pool = make_pool()
-    sink = MemorySink(wrap=True, room=1 << 60)
-    pool.workers[0].add(endless(sink))
-    pool.start()
+def test_frames_move_on_after_the_outermost_of_nested_pauses(busy):
+    pool, sink = busy
     with pool.pause():
         with pool.pause():
             at = sink.frames
@@ -102,11 +109,8 @@ def test_frames_move_on_after_the_outermost_of_nested_pauses(make_pool):
 
 
 @needs_compiler
-def test_an_error_within_a_pause_lets_frames_move_on(make_pool):
-    pool = make_pool()
-    sink = MemorySink(wrap=True, room=1 << 60)
-    pool.workers[0].add(endless(sink))
-    pool.start()
+def test_an_error_within_a_pause_lets_frames_move_on(busy):
+    pool, sink = busy
     with pytest.raises(ZeroDivisionError), pool.pause():
         raise ZeroDivisionError
     at = sink.frames
@@ -114,11 +118,8 @@ def test_an_error_within_a_pause_lets_frames_move_on(make_pool):
 
 
 @needs_compiler
-def test_a_provider_pauses_the_workers_of_its_device(make_pool):
-    pool = make_pool()
-    sink = MemorySink(wrap=True, room=1 << 60)
-    pool.workers[0].add(endless(sink))
-    pool.start()
+def test_a_provider_pauses_the_workers_of_its_device(busy):
+    pool, sink = busy
     device = Device("dice_emudev_0", 0, "dice")
     device.add_runner(pool)
     with device.paused():
