@@ -196,9 +196,9 @@ def test_an_impossible_request_for_a_crc_is_dropped(guest, start, length):
     assert guest.port.rx[0].drops["source"] == 1
 
 
-def test_a_crc_that_is_asked_for_inside_of_a_tunnel_is_completed_and_good(guest):
+def test_a_crc_inside_of_a_tunnel_is_completed_or_verified(guest):
     good = ether(ipv4(ipv4(READ, 132), 4))
-    guest.post(2)
+    guest.post(3)
     guest.deliver(
         Packet(
             unsummed(good, 54),
@@ -206,11 +206,13 @@ def test_a_crc_that_is_asked_for_inside_of_a_tunnel_is_completed_and_good(guest)
             offload=offload_word(54, 8, 0, 0),
         ),
         good,
+        wrong(good),
     )
-    (completed, (first,)), (_, (second,)) = guest.received()
-    assert completed == good
-    assert (first.ptype, first.qword1 & (L3L4P | L4E)) == (34, L3L4P)
-    assert second.qword1 & (L3L4P | L4E) == 0  # what is inside is not verified
+    completed, verified, broken = guest.received()
+    assert completed[0] == good
+    assert (completed[1][0].ptype, completed[1][0].qword1 & (L3L4P | L4E)) == (34, L3L4P)
+    assert verified[1][0].qword1 & (L3L4P | L4E) == L3L4P
+    assert broken[1][0].qword1 & (L3L4P | L4E) == L3L4P | L4E
 
 
 def test_the_queue_takes_such_requests_as_they_are(guest):

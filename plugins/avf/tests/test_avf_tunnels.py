@@ -11,11 +11,11 @@ import struct
 import pytest
 
 from emudev_avf.testing.frames import ones_sum
-from emudev_net.burst import CSUM_GOOD, CSUM_WANTED, FIRST, LAST, Packet, offload_word
+from emudev_net.burst import CSUM_BAD, CSUM_GOOD, CSUM_WANTED, FIRST, LAST, Packet, offload_word
 
 MAC = bytes.fromhex("525400770002")
 OTHER = bytes.fromhex("525400770001")
-L3L4P, EIPE = 1 << 3, 1 << 24
+L3L4P, IPE, L4E, EIPE = (1 << n for n in (3, 22, 23, 24))
 
 
 def ipv4(payload, protocol, good=True):
@@ -112,7 +112,6 @@ def received(guest, frame, **keys):
 def test_the_types_of_tunnels(guest, packet, ptype):
     done = received(guest, ether(packet))
     assert done.ptype == ptype
-    assert done.qword1 & L3L4P == 0  # nobody has looked at what is inside
 
 
 @pytest.mark.parametrize(("packet", "ptype"), TYPES[::3], ids=[str(p) for _, p in TYPES[::3]])
@@ -132,9 +131,76 @@ def test_a_wrong_outer_header_is_said_to_be_wrong(guest):
     assert done.qword1 & (L3L4P | EIPE) == L3L4P | EIPE
 
 
-def test_what_the_outer_checksum_says_is_not_said_of_the_inner_one(guest):
-    frame = ether(ipv4(vxlan(ether(ipv4(TCP, 6))), 17))
-    assert received(guest, frame, flags=FIRST | LAST | CSUM_GOOD).qword1 & L3L4P == 0
+def summed(packet):
+    """An IP packet with a checksum in its TCP or UDP header, which has none (RFC 768, 9293)."""
+    v6 = packet[0] >> 4 == 6
+    size, protocol = (40, packet[6]) if v6 else (20, packet[9])
+    pseudo = packet[8:40] if v6 else packet[12:20]
+    pseudo += struct.pack(">II", len(packet) - size, protocol)
+    at = size + (16 if protocol == 6 else 6)
+    value = ~ones_sum(pseudo + packet[size:]) & 0xFFFF
+    return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
+
+
+DATA = b"odd" * 101
+SEGMENT = summed(ipv4(TCP + DATA, 6))
+SEGMENT6 = summed(ipv6(TCP + DATA, 6))
+DATAGRAM = summed(ipv4(udp(DATA, 53), 17))
+GOOD, BAD, LEFT = L3L4P, L3L4P | L4E, 0
+INSIDE = [
+    (ipv4(SEGMENT, 4), GOOD),
+    (ipv4(ipv4(TCP + DATA, 6), 4), BAD),
+    (ipv4(DATAGRAM, 4), GOOD),
+    (ipv4(SEGMENT6, 41), GOOD),
+    (ipv4(ipv6(TCP + DATA, 6), 41), BAD),
+    (ipv6(SEGMENT6, 41), GOOD),
+    (ipv4(gre(SEGMENT, 0x0800), 47), GOOD),
+    (ipv4(gre(ether(SEGMENT, tag=TAG), 0x6558, key=True), 47), GOOD),
+    (ipv4(gre(ether(ipv4(TCP + DATA, 6)), 0x6558, key=True), 47), BAD),
+    (ipv4(gre(SEGMENT, 0x0800, checksum=True), 47), LEFT),  # GRE's own is not known
+    (ipv4(gre(DATAGRAM, 0x0800), 47), LEFT),  # it may carry a frame in turn
+    (ipv4(vxlan(ether(SEGMENT)), 17), GOOD),  # without an outer one
+    (summed(ipv4(vxlan(ether(SEGMENT)), 17)), GOOD),
+    (summed(ipv6(vxlan(ether(SEGMENT6, 0x86DD)), 17)), GOOD),
+    (ipv6(vxlan(ether(SEGMENT6, 0x86DD)), 17), GOOD),  # RFC 6935
+    (summed(ipv4(vxlan(ether(DATAGRAM)), 17)), GOOD),
+    (summed(ipv4(vxlan(ether(ipv4(TCP + DATA, 6))), 17)), BAD),
+    (summed(ipv4(geneve(SEGMENT, 0x0800, 3), 17)), GOOD),
+    (summed(ipv4(vxlan(ether(SEGMENT)), 17))[:-1] + b"?", LEFT),  # both wrong
+    (summed(ipv4(vxlan(ether(SEGMENT + b"pad")), 17)), GOOD),
+    (summed(ipv4(vxlan(ether(bytes(30), 0x0806)), 17)), LEFT),  # has none
+    (ipv4(vxlan(ether(SEGMENT[:-1])), 17), LEFT),  # longer than what it is in
+    (ipv4(SEGMENT[:-1], 4), LEFT),
+    (ipv4(SEGMENT, 4)[:-1], LEFT),
+    (ipv4(ipv4(TCP + DATA, 6, good=False), 4), L3L4P | IPE),
+    (ipv4(FRAGMENT[:10] + b"\x4a\xb9" + FRAGMENT[12:], 4), GOOD),  # nothing else to check
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("split", [0, 15, 50])
+@pytest.mark.parametrize("tag", [b"", TAG], ids=["plain", "tagged"])
+@pytest.mark.parametrize(
+    ("packet", "want"), INSIDE, ids=[f"{i}-{w:#x}" for i, (_, w) in enumerate(INSIDE)]
+)
+def test_checksums_inside_of_tunnels_are_verified(guest, packet, want, tag, split):
+    frame = ether(packet, 0x86DD if packet[0] >> 4 == 6 else 0x0800, tag)
+    guest.post(1)
+    guest.deliver(frame, split=split)
+    ((_, (done,)),) = guest.received()
+    assert done.qword1 & (L3L4P | L4E | IPE | EIPE) == want
+
+
+def test_a_wrong_outer_checksum_is_left_to_the_guest(guest):
+    packet = bytearray(summed(ipv4(vxlan(ether(SEGMENT)), 17)))
+    packet[27] ^= 1
+    assert received(guest, ether(bytes(packet))).qword1 & L3L4P == 0
+    # Who says that it is right has looked at it, and at nothing inside.
+    good = FIRST | LAST | CSUM_GOOD
+    assert received(guest, ether(bytes(packet)), flags=good).qword1 & (L3L4P | L4E) == GOOD
+    packet = ipv4(vxlan(ether(ipv4(TCP + DATA, 6))), 17)
+    assert received(guest, ether(packet), flags=good).qword1 & (L3L4P | L4E) == BAD
+    packet = ipv4(vxlan(ether(SEGMENT)), 17)
+    assert received(guest, ether(packet), flags=FIRST | LAST | CSUM_BAD).qword1 & L3L4P == 0
 
 
 def test_an_inner_checksum_that_this_host_completes_is_good(guest):
@@ -148,8 +214,8 @@ def test_an_inner_checksum_that_this_host_completes_is_good(guest):
     )
     (data, (first,)), (_, (second,)) = guest.received()
     assert ones_sum(data[inner:]) == 0xFFFF
-    assert first.qword1 & L3L4P
-    assert not second.qword1 & L3L4P
+    assert first.qword1 & (L3L4P | L4E) == GOOD
+    assert second.qword1 & (L3L4P | L4E) == BAD  # the outer one is completed, the inner one was not
 
 
 @pytest.mark.parametrize("rxdid", [0, 17, 18, 20, 21, 22, 25])

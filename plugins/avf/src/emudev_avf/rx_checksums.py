@@ -71,7 +71,7 @@ def sum_range(burst: int, row: int, offset: int, size: int) -> int:
 
 @inline
 def checksum_status(
-    port: int, header: int, parsed: int, burst: int, row: int, total: int, flags: int
+    port: int, header: int, parsed: int, base: int, burst: int, row: int, limit: int, flags: int
 ) -> int:
     """What the write-back says of the checksums of a frame: checked or not, and errors.
 
@@ -79,10 +79,11 @@ def checksum_status(
         port: Address of the port's words.
         header: Address of the frame's first bytes, as many as the parser saw.
         parsed: Address of what it found.
+        base: Offset in the frame of what it was shown: 0, or that of a frame inside.
         burst: Address of the burst.
         row: First row of the frame.
-        total: Bytes of the frame in the burst.
-        flags: Its flags word.
+        limit: Where what it was shown ends in the frame.
+        flags: The frame's flags word; 0 to verify all.
 
     Returns:
         `RX_L3L4P` and error bits, or 0 if the guest has to check itself.
@@ -90,8 +91,8 @@ def checksum_status(
     kind = load64(parsed + 8 * OUT_KIND)
     if kind < KIND_IPV4:
         return 0
-    l3 = load64(parsed + 8 * OUT_L3)
-    l4 = load64(parsed + 8 * OUT_L4)
+    l3 = base + load64(parsed + 8 * OUT_L3)
+    l4 = base + load64(parsed + 8 * OUT_L4)
     what = kind & 0xF
     good = flags & CSUM_GOOD
     if kind >= KIND_IPV6:
@@ -110,7 +111,7 @@ def checksum_status(
         return RX_L3L4P | RX_ERR_L4E
     if what < WHAT_TCP or what > WHAT_SCTP:
         return RX_L3L4P
-    if l4 + 8 > end or end > total:
+    if l4 + 8 > end or end > limit:
         return 0
     if what == WHAT_SCTP:
         if l4 + SCTP_HEADER > end:

@@ -277,10 +277,10 @@ def receive(port: int, burst: int, row: int, end: int) -> int:
     store64(frame + F_PTYPE, kind)
     qword1 = load64(frame + F_QWORD1)
     if is_tunnel(kind):
-        qword1 |= tunnel_status(frame, flags, offload)
+        qword1 |= tunnel_status(port, frame, burst, row, flags, offload)
     else:
         qword1 |= checksum_status(
-            port, frame + F_HEADER_COPY, frame + F_PARSED, burst, row, total, flags
+            port, frame + F_HEADER_COPY, frame + F_PARSED, 0, burst, row, total, flags
         )
     if value >= 0:
         qword1 |= RX_FLTSTAT_RSS

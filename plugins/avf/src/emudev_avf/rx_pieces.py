@@ -63,7 +63,8 @@ F_KEY: Final = F_ANCHORS + 64
 F_LINEAR: Final = F_KEY + 8 * 24  #: the first bytes with the tags in their place
 #: what the parser found in a tunnel
 F_INNER: Final = F_LINEAR + HEADER_BYTES + 32
-SCRATCH_WORDS: Final = F_INNER // 8 + 8
+F_INNER_AT: Final = F_INNER + 64  #: offset in the frame of what the parser was shown of it
+SCRATCH_WORDS: Final = F_INNER_AT // 8 + 8
 
 
 @inline

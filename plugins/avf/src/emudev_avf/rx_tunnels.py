@@ -2,8 +2,9 @@
 
 VXLAN and GENEVE on their own UDP ports, GRE, and IP in IP. Packet types say what is inside; the
 hash and flow rules look at the outer headers only. A driver that reads such a type takes "checked"
-to be about the inner checksums, too (Linux counts a second level): those are not verified here, so
-that it is only said of frames whose inner checksum this host completes.
+to be about two checksums, whatever they are (Linux, but for IP in IP): that of the outer UDP header
+and the one inside are verified both. With GRE the first may be GRE's own, or the second one that a
+datagram inside carries in turn: these are left to the guest.
 
 Source: avf.md 6.10; the types of tunnels as in Linux' table of packet types, which is that of the
 hardware; RFC 2784, 2890, 7348, 8926.
@@ -13,8 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from emudev_net.burst import CRC32C_WANTED, CSUM_WANTED, csum_start
-from emudev_net.checksum import fold, sum16
+from emudev_net.burst import CRC32C_WANTED, CSUM_BAD, CSUM_GOOD, CSUM_WANTED, csum_start
+from emudev_net.checksum import fold, pseudo_header_sum, sum16
 from emudev_net.jit import inline
 from emudev_net.parse import (
     KIND_IPV4,
@@ -28,11 +29,20 @@ from emudev_net.parse import (
     WHAT_UDP,
     parse,
 )
-from emudev_net.primitives import copy, load8, load16be, load64, store16be
+from emudev_net.primitives import copy, load8, load16be, load64, store16be, store64
 
 from .descriptors import RX_ERR_EIPE, RX_L3L4P
 from .ptypes import PTYPE_IPV4, PTYPE_IPV6, ptype
-from .rx_pieces import F_HEADER_COPY, F_INNER, F_LINEAR, F_PARSED, F_TOTAL, HEADER_BYTES
+from .rx_checksums import checksum_status, sum_range
+from .rx_pieces import (
+    F_HEADER_COPY,
+    F_INNER,
+    F_INNER_AT,
+    F_LINEAR,
+    F_PARSED,
+    F_TOTAL,
+    HEADER_BYTES,
+)
 
 __all__ = ["is_tunnel", "packet_type", "tunnel_status"]
 
@@ -40,7 +50,9 @@ VXLAN: Final = 4789
 GENEVE: Final = 6081
 IPPROTO_IPV4: Final = 4
 IPPROTO_IPV6: Final = 41
+IPPROTO_UDP: Final = 17
 IPPROTO_GRE: Final = 47
+GRE_CHECKSUM: Final = 0x8000
 ETHERTYPE_IPV4: Final = 0x0800
 ETHERTYPE_IPV6: Final = 0x86DD
 ETHERTYPE_BRIDGED: Final = 0x6558  #: an Ethernet frame inside
@@ -76,6 +88,7 @@ def inside_ip(frame: int, at: int, size: int, ethertype: int, base: int) -> int:
     """The type of a packet with IP at `at`, or 0 if it is none."""
     room = frame + F_LINEAR
     size = min(size, HEADER_BYTES - ETHERNET)
+    store64(frame + F_INNER_AT, at - frame - F_HEADER_COPY - ETHERNET)
     store16be(room + ETHERNET - 2, ethertype)
     copy(room + ETHERNET, at, size)
     kind = parse(room, ETHERNET + size, frame + F_INNER)
@@ -89,6 +102,7 @@ def inside_ethernet(frame: int, at: int, size: int) -> int:
     """The type of a packet with an Ethernet frame at `at`, in GRE or UDP; 0 if it is none."""
     if size < ETHERNET:
         return 0
+    store64(frame + F_INNER_AT, at - frame - F_HEADER_COPY)
     kind = parse(at, size, frame + F_INNER)
     base = PTYPE_GRENAT_MAC
     if load64(frame + F_INNER + 8 * OUT_TAGS) != 0:
@@ -158,11 +172,43 @@ def packet_type(frame: int) -> int:
 
 
 @inline
-def tunnel_status(frame: int, flags: int, offload: int) -> int:
-    """What the write-back of a tunnel says of its checksums.
+def outer_is_good(frame: int, burst: int, row: int, end: int, flags: int, completed: int) -> int:
+    """Whether what a tunnel has between its IP headers leaves only the inner checksum open.
 
     Args:
         frame: Address of the frame's record.
+        burst: Address of the burst.
+        row: First row of the frame.
+        end: Where its outer packet ends.
+        flags: Its flags word.
+        completed: 1 if this host completes that checksum.
+    """
+    parsed = frame + F_PARSED
+    header = frame + F_HEADER_COPY
+    kind = load64(parsed + 8 * OUT_KIND)
+    l4 = load64(parsed + 8 * OUT_L4)
+    if kind & 0xF != WHAT_UDP:
+        if load64(parsed + 8 * OUT_PROTOCOL) != IPPROTO_GRE:
+            return 1
+        datagram = load64(frame + F_INNER + 8 * OUT_KIND) & 0xF == WHAT_UDP
+        return not (datagram or load16be(header + l4) & GRE_CHECKSUM)
+    if load16be(header + l4 + 6) == 0 or flags & CSUM_GOOD or completed:
+        return 1
+    version = 6 if kind >= KIND_IPV6 else 4
+    l3 = load64(parsed + 8 * OUT_L3)
+    seed = pseudo_header_sum(header + l3, version, IPPROTO_UDP, end - l4)
+    return fold(seed + sum_range(burst, row, l4, end - l4)) == 0xFFFF
+
+
+@inline
+def tunnel_status(port: int, frame: int, burst: int, row: int, flags: int, offload: int) -> int:
+    """What the write-back of a tunnel says of its checksums.
+
+    Args:
+        port: Address of the port's words.
+        frame: Address of the frame's record.
+        burst: Address of the burst.
+        row: First row of the frame.
         flags: Its flags word.
         offload: Its offload word.
 
@@ -171,12 +217,20 @@ def tunnel_status(frame: int, flags: int, offload: int) -> int:
     """
     parsed = frame + F_PARSED
     l3 = load64(parsed + 8 * OUT_L3)
-    header = frame + F_HEADER_COPY + l3
+    l4 = load64(parsed + 8 * OUT_L4)
+    header = frame + F_HEADER_COPY
     wanted = flags & (CSUM_WANTED | CRC32C_WANTED)
-    if wanted and csum_start(offload) > load64(parsed + 8 * OUT_L4):
+    if wanted and csum_start(offload) > l4:
         return RX_L3L4P
     if load64(parsed + 8 * OUT_KIND) >= KIND_IPV6:
+        end = l3 + 40 + load16be(header + l3 + 4)
+    else:
+        end = l3 + load16be(header + l3 + 2)
+        if fold(sum16(header + l3, (load8(header + l3) & 0xF) << 2)) != 0xFFFF:
+            return RX_L3L4P | RX_ERR_EIPE
+    if flags & CSUM_BAD or l4 + 8 > end or end > load64(frame + F_TOTAL):
         return 0
-    if fold(sum16(header, (load8(header) & 0xF) << 2)) != 0xFFFF:
-        return RX_L3L4P | RX_ERR_EIPE
-    return 0
+    if not outer_is_good(frame, burst, row, end, flags, wanted):
+        return 0
+    at = load64(frame + F_INNER_AT)
+    return checksum_status(port, header, frame + F_INNER, at, burst, row, end, 0)
