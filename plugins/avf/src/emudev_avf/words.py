@@ -128,12 +128,12 @@ P_STRIP_TPID: Final = 8 * 15
 P_RSS_KEY: Final = 8 * 16  #: address of the hash table of the key, 0 = no hash
 P_RSS_LUT: Final = 8 * 17  #: address of the words of the lookup table, or 0
 P_RSS_INPUTS: Final = 8 * 18  #: address of the table of what is hashed, by kind; with room behind
-P_CRC_TABLE: Final = 8 * 19  #: address of 256 words: of the frame check sequence
+P_CRC_TABLE: Final = 8 * 19  #: address of a `crc_table`: of the frame check sequence
 P_SCRATCH: Final = 8 * 20  #: address of the receive side's scratch
 P_RSS_MASK: Final = 8 * 21  #: words of the lookup table less one; a power of two less one
 P_RULES: Final = 8 * 22  #: address of the table of flow rules, 0 without any
 P_CLASS0: Final = 8 * 23  #: receive queues of traffic class 0, 0 without classes
-P_CRC32C_TABLE: Final = 8 * 28  #: address of 256 words: of SCTP's checksum
+P_CRC32C_TABLE: Final = 8 * 28  #: address of a `crc_table`: of SCTP's checksum
 #: vector that asks for messages (`Port.wake`), 0 if no memory is reached by them
 P_FAR: Final = 8 * 25
 P_LISTENER: Final = 8 * 26  #: least time between two interrupts of a guest that only listens, ns
