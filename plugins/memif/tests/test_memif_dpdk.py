@@ -56,7 +56,7 @@ class Testpmd:
         own = ["--no-mlockall", "--total-num-mbufs=16384", "-i", *arguments]
         self.output = ""
         self._process = subprocess.Popen(
-            [TESTPMD, *eal, "--", *own],
+            ["stdbuf", "-oL", TESTPMD, *eal, "--", *own],  # answers come when they are given
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -163,6 +163,21 @@ class Rig:
     def wait(self, *ends: Ends, up: bool = True) -> None:
         """Wait until devices have a peer, or none."""
         self.until(lambda: all(end.device.get_attr("carrier") is up for end in ends))
+
+    def wait_for_loss(self, pmd: Testpmd) -> None:
+        """Wait until testpmd knows that the peer of its first port has gone.
+
+        A port that is started again before that finds itself connected, and tries nothing.
+        """
+
+        def is_down() -> bool:
+            before = len(pmd.output)
+            pmd.say("show port info 0")
+            self.until(lambda: "Link status: " in pmd.output[before:])
+            self.until(lambda: "Link speed: " in pmd.output[before:])
+            return "Link status: down" in pmd.output[before:]
+
+        self.until(is_down)
 
     def pair(self, role: str, mine: str = "", theirs: str = "") -> tuple[Ends, Ends, list[str]]:
         """Two devices of a role with other keys, and the ports of testpmd that belong to them."""
@@ -336,6 +351,7 @@ def test_this_side_may_be_started_again_while_testpmd_runs(rig: Rig, role: str) 
     a.device.start()
     if role == "server":
         # DPDK's client connects when its port starts, and never again by itself.
+        rig.wait_for_loss(pmd)
         pmd.say("stop", "port stop 0", "port start 0", "start")
     rig.wait(a, b)
     rig.warm_up(a, b)
