@@ -72,6 +72,55 @@ def test_a_device_of_another_size_is_not_taken(machine, make, queues):
 @pytest.mark.parametrize(
     "change",
     [
+        {"wanted_pairs": 3},
+        {"wanted_pairs": -1},
+        {"wanted_channels": [{"count": 3, "offset": 0, "rate": 0}]},
+        {"wanted_channels": [{"count": 1, "offset": 1, "rate": 0}]},
+    ],
+    ids=str,
+)
+def test_a_reset_that_waits_with_what_no_guest_can_want_is_not_taken(machine, change):
+    machine.device.stop()
+    before = machine.device.save()
+    state = machine.avf.emudev_save()
+    with pytest.raises(DecodeError):
+        machine.avf.emudev_restore({**state, "device": {**state["device"], **change}})
+    assert machine.device.save() == before
+
+
+def goes_on_waiting(machine, make):
+    """Another device, to which the state of one went while a reset was announced."""
+    other = make()
+    other.device.stop()
+    other.device.restore(machine.device.save())
+    other.device.start()
+    return other
+
+
+def test_queue_pairs_that_wait_for_a_reset_come_with_it_after_they_were_saved(machine, make):
+    machine.probe()
+    machine.mail.send(29, struct.pack("<H", 1))  # REQUEST_QUEUES
+    other = goes_on_waiting(machine, make)
+    assert other.avf.vf.queue_pairs == 2
+    other.until(lambda: other.avf.vf.queue_pairs == 1)
+
+
+def test_traffic_classes_that_wait_for_a_reset_come_with_it_after_they_were_saved(machine, make):
+    machine.probe(LINUX_CAPS | 0x0080_0000)  # ADQ
+    # ENABLE_CHANNELS: two classes of a pair each, the second of at most 100 Mbit/s.
+    machine.mail.send(30, struct.pack("<IIHHIQHHIQ", 2, 0, 1, 0, 0, 0, 1, 1, 0, 100))
+    other = goes_on_waiting(machine, make)
+    assert other.avf.vf.lasting.channels == []
+    other.until(lambda: other.avf.vf.lasting.channels)
+    assert [(c.offset, c.count, c.rate) for c in other.avf.vf.lasting.channels] == [
+        (0, 1, 0),
+        (1, 1, 100_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         {"rss_key": b"short"},
         {"rss_lut": b"short"},
         {"rx": {0: {"base": 1 << 63, "length": 32, "buffer_size": 2048}}},

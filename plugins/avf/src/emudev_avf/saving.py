@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -15,7 +15,7 @@ from .flow_rules import check_rules
 from .mailbox import Message
 from .resets import ResetState
 from .rss_inputs import RssFunction
-from .vf import Lasting, VfState, bits
+from .vf import Channel, Lasting, VfState, bits
 from .virtchnl.limits import HENA_CAPS
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Saved:
         vectors: By number.
         rx_heads, tx_heads: Next descriptor of the device, by queue.
         settings: The user's; None in states of before they were saved: the device keeps its own.
+        wanted_pairs: Queue pairs that the guest gets in the reset that is announced; 0: as it has.
+        wanted_channels: Traffic classes that it gets then; None: as it has.
     """
 
     version: int
@@ -86,6 +88,8 @@ class Saved:
     rx_heads: list[int]
     tx_heads: list[int]
     settings: Settings | None = None
+    wanted_pairs: int = 0
+    wanted_channels: list[Channel] | None = None
 
 
 def save_device(device: AvfDevice) -> dict[str, Any]:
@@ -108,6 +112,8 @@ def save_device(device: AvfDevice) -> dict[str, Any]:
         rx_heads=[ring.head for ring in device.port.rx],
         tx_heads=[ring.head for ring in device.port.tx],
         settings=_settings(device),
+        wanted_pairs=device.vf.wanted_pairs,
+        wanted_channels=device.vf.wanted_channels,
     )
     # The same state is saved as the same bytes: sets in order.
     built: dict[str, Any] = msgspec.to_builtins(
@@ -161,6 +167,8 @@ def restore_device(device: AvfDevice, values: Mapping[str, Any]) -> None:
         device.vf.restore(state, record.lasting, record.rx_heads, record.tx_heads)
     except (ValueError, OverflowError) as exc:
         raise DecodeError(f"{device.name}: saved state: {exc}") from exc
+    device.vf.wanted_pairs = record.wanted_pairs
+    device.vf.wanted_channels = record.wanted_channels
     device.mailbox.restore(record.waiting)
     if record.settings is not None:
         _restore_settings(device, record.settings)
@@ -188,15 +196,11 @@ def _check(device: AvfDevice, record: Saved) -> None:
     enabled = {*record.rx_enabled, *record.tx_enabled}
     if not all(0 <= queue < pairs for queue in enabled) or state.rx_enabled or state.tx_enabled:
         raise DecodeError(f"{where}: enabled queues {sorted(enabled)}, it has {pairs}")
-    first = 0
-    for channel in lasting.channels:
-        if channel.offset != first or channel.count < 1 or channel.rate < 0:
-            raise DecodeError(f"{where}: a traffic class of impossible queues, {channel}")
-        first += channel.count
-    if first > lasting.queue_pairs:
-        raise DecodeError(f"{where}: traffic classes of {first} queue pairs")
-    if not 1 <= lasting.queue_pairs <= pairs:
-        raise DecodeError(f"{where}: {lasting.queue_pairs} queue pairs, it has {pairs}")
+    if not 1 <= lasting.queue_pairs <= pairs or not 0 <= record.wanted_pairs <= pairs:
+        came = f"{lasting.queue_pairs} queue pairs, then {record.wanted_pairs}"
+        raise DecodeError(f"{where}: {came}, it has {pairs}")
+    for channels in (lasting.channels, record.wanted_channels or []):
+        _check_channels(channels, lasting.queue_pairs, where)
     try:
         check_rules(state.rules, pairs)
     except ValueError as exc:
@@ -207,6 +211,16 @@ def _check(device: AvfDevice, record: Saved) -> None:
         raise DecodeError(f"{where}: a MAC address has 6 bytes")
     if record.settings is not None:
         _check_settings(device, record.settings, where)
+
+
+def _check_channels(channels: Sequence[Channel], pairs: int, where: str) -> None:
+    first = 0
+    for channel in channels:
+        if channel.offset != first or channel.count < 1 or channel.rate < 0:
+            raise DecodeError(f"{where}: a traffic class of impossible queues, {channel}")
+        first += channel.count
+    if first > pairs:
+        raise DecodeError(f"{where}: traffic classes of {first} queue pairs")
 
 
 def _check_settings(device: AvfDevice, settings: Settings, where: str) -> None:

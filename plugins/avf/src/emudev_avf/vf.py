@@ -195,8 +195,8 @@ class Vf:
         self.speed = config.link_speed
         self.state = VfState()
         self.lasting = Lasting(mac=mac, queue_pairs=min(config.queues, DEFAULT_PAIRS))
-        self._wanted_pairs = 0
-        self._wanted_channels: list[Channel] | None = None
+        self.wanted_pairs = 0
+        self.wanted_channels: list[Channel] | None = None
         self.wanted_mac = b""
         self.show_all()
 
@@ -416,12 +416,12 @@ class Vf:
 
     def want_queue_pairs(self, pairs: int) -> None:
         """Report another number of queue pairs after the reset that this announces."""
-        self._wanted_pairs = pairs
+        self.wanted_pairs = pairs
         self.outside.announce_reset()
 
     def want_channels(self, channels: list[Channel]) -> None:
         """Have other traffic classes after the reset that this announces."""
-        self._wanted_channels = channels
+        self.wanted_channels = channels
         self.outside.announce_reset()
 
     def forget_channels(self) -> None:
@@ -454,14 +454,14 @@ class Vf:
         if power:
             pairs = min(self.config.queues, DEFAULT_PAIRS)
             self.lasting = Lasting(mac=self.mac, queue_pairs=pairs)
-            self._wanted_pairs = 0
-        elif self._wanted_pairs:
-            self.lasting.queue_pairs = self._wanted_pairs
-            self._wanted_pairs = 0
+            self.wanted_pairs = 0
+        elif self.wanted_pairs:
+            self.lasting.queue_pairs = self.wanted_pairs
+            self.wanted_pairs = 0
             self.lasting.channels = []
-        elif self._wanted_channels is not None:
-            self.lasting.channels = self._wanted_channels
-        self._wanted_channels = None
+        elif self.wanted_channels is not None:
+            self.lasting.channels = self.wanted_channels
+        self.wanted_channels = None
         if self.wanted_mac:
             self.lasting.mac, self.wanted_mac = self.wanted_mac, b""
         self.show_all()
