@@ -349,20 +349,20 @@ class Sleeper:
         self.answers = answers
         self.asked = []
 
-    def sleep(self, epoll, deadline, spin):
-        self.asked.append((epoll, deadline, spin))
+    def sleep(self, epoll, deadline):
+        self.asked.append((epoll, deadline))
         return self.answers.pop(0)()
 
 
 def test_a_running_loop_sleeps_by_its_sleeper_and_serves_what_that_reports(pipe):
-    loop = Loop(spin=3)
+    loop = Loop()
     os.write(pipe[1], b"x")
     seen = []
     watch = loop.watch(pipe[0], lambda events: (seen.append(events), loop.stop()), 0)
     loop.sleeper = Sleeper([lambda: [], lambda: [(pipe[0], READ)]])
     loop.run()
     assert seen == [READ]
-    assert [asked[1:] for asked in loop.sleeper.asked] == [(None, 3)] * 2
+    assert [deadline for _, deadline in loop.sleeper.asked] == [None] * 2
     watch.close()
     loop.close()
 
@@ -376,7 +376,7 @@ def test_a_sleeper_is_told_when_the_next_timer_is_due(loop):
     before = time.monotonic_ns()
     loop.call_later(0.01, loop.stop)
     loop.run()
-    ((_, deadline, _),) = loop.sleeper.asked
+    ((_, deadline),) = loop.sleeper.asked
     assert before + 10_000_000 <= deadline <= before + 20_000_000
 
 
@@ -415,7 +415,7 @@ def test_a_signal_within_a_running_loop_makes_a_descriptor_readable(loop):
     handled = []
 
     def wait():
-        (epoll, _, _) = loop.sleeper.asked[-1]
+        (epoll, _) = loop.sleeper.asked[-1]
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         os.kill(os.getpid(), signal.SIGUSR1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])

@@ -71,7 +71,7 @@ class Setup:
     """A loop with one stream of messages and two doorbells, and what the loop is told of."""
 
     def __init__(self, closing):
-        self.loop = Loop(spin=50)
+        self.loop = Loop()
         closing.callback(self.loop.close)
         self.near, self.far = socket.socketpair()
         closing.callback(self.near.close)

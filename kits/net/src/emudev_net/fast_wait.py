@@ -2,9 +2,9 @@
 
 What a guest in traffic asks for is nearly always the same: a message that stores a doorbell's
 word, frames in a descriptor, each of which has a flow run. An interpreter that was just asleep
-takes a tenth of a millisecond to that; this looks on for a moment, sleeps in ``epoll_wait``, does
-such work itself, looks on again. For anything else it returns to the loop, which never notices more
-than that a descriptor is ready:
+takes a tenth of a millisecond to that; this sleeps in ``epoll_wait``, does such work itself, and
+sleeps again. For anything else it returns to the loop, which never notices more than that a
+descriptor is ready:
 
     lane = FastWait.of(loop).add_flow(tap, flow.shortcut)
     ...
@@ -39,7 +39,6 @@ from .primitives import (
     load32,
     load64,
     now_ns,
-    pause,
     store32,
     store32_release,
     store64,
@@ -69,9 +68,8 @@ _DEADLINE: Final = 8 * 3  #: ns of the monotonic clock, 0 = none
 _MESSAGES: Final = 8 * 4  #: address of memory for messages
 _OWED: Final = 8 * 5  #: bells whose subscribers have to be called
 _OWED_LIST: Final = 8 * 6  #: address of their numbers
-_SPIN: Final = 8 * 7  #: how long it looks on before it sleeps, ns
-_SLEEPS: Final = 8 * 8  #: counters
-_SERVED: Final = 8 * 9
+_SLEEPS: Final = 8 * 7  #: counters
+_SERVED: Final = 8 * 8
 _WORDS: Final = 16
 
 # A lane.
@@ -228,39 +226,26 @@ def wait(words: int, epoll: int, _rows: int) -> int:
     """
     events = load64(words + _EVENTS)
     deadline = load64(words + _DEADLINE)
-    spin = load64(words + _SPIN)
     store64(words + _OWED, 0)
-    now = now_ns()
-    looking = now if spin > 0 else 0  # since when it looks on, ns; 0 = it sleeps
     while True:
-        timeout = 0
-        if looking == 0:
-            timeout = -1
-            if deadline != 0:
-                timeout = max(0, deadline - now + 999_999) // 1_000_000
-                timeout = min(timeout, 1 << 30)
-            store64(words + _SLEEPS, load64(words + _SLEEPS) + 1)
+        timeout = -1
+        if deadline != 0:
+            timeout = max(0, deadline - now_ns() + 999_999) // 1_000_000
+            timeout = min(timeout, 1 << 30)
+        store64(words + _SLEEPS, load64(words + _SLEEPS) + 1)
         ready = epoll_wait(epoll, events, _AT_ONCE, timeout)
-        now = now_ns()
-        if ready > 0:
-            left = 0
-            for i in range(ready):
-                if load64(words + _OWED) == 0 and _serve(words, events + i * _EVENT) != 0:
-                    store32(events + i * _EVENT, 0)
-                    store64(words + _SERVED, load64(words + _SERVED) + 1)
-                else:
-                    left += 1
-            if left != 0 or load64(words + _OWED) != 0:
-                return ready
-            now = now_ns()
-            looking = now if spin > 0 else 0
-        elif ready < 0 or looking == 0:
+        if ready <= 0:
             return 0
-        elif now - looking >= spin:
-            looking = 0
-        else:
-            pause()
-        if deadline != 0 and now >= deadline:
+        left = 0
+        for i in range(ready):
+            if load64(words + _OWED) == 0 and _serve(words, events + i * _EVENT) != 0:
+                store32(events + i * _EVENT, 0)
+                store64(words + _SERVED, load64(words + _SERVED) + 1)
+            else:
+                left += 1
+        if left != 0 or load64(words + _OWED) != 0:
+            return ready
+        if deadline != 0 and now_ns() >= deadline:
             return 0
 
 
@@ -396,13 +381,12 @@ class FastWait:
         """Whether it is compiled, and has something to serve."""
         return bool(wait.address and self._words[_COUNT // 8])
 
-    def sleep(self, epoll: int, deadline: int | None, spin: int) -> list[tuple[int, int]]:
+    def sleep(self, epoll: int, deadline: int | None) -> list[tuple[int, int]]:
         """See `Sleeper`."""
         words, table = self._words, self._table
         for at, usable in self._asked:
             table[at] = usable()
         words[_DEADLINE // 8] = 0 if deadline is None else max(1, deadline)
-        words[_SPIN // 8] = 1000 * spin
         count = wait(words.address, epoll, 0)
         found = [
             (fd, events)
