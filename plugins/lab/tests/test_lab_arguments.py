@@ -187,6 +187,15 @@ def test_guest_memory_is_shared_so_that_a_server_can_map_it(words):
     assert "socket,id=control,fd=7" in found
 
 
+@pytest.mark.parametrize(
+    ("accel", "smp", "expected"),
+    [("tcg", 1, "tcg"), ("tcg", 2, "tcg,thread=single"), ("kvm", 2, "kvm")],
+)
+def test_emulated_processors_take_turns_in_one_thread(words, accel, smp, expected):
+    found = words(Machine(accel=accel, smp=smp))
+    assert found[found.index("-accel") + 1] == expected
+
+
 def test_private_memory_is_qemu_s_own(words):
     found = words(Machine(mem=768, shared=False))
     assert found[found.index("-m") + 1] == "768"
