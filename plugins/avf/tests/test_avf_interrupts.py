@@ -6,7 +6,6 @@ import threading
 import pytest
 
 from emudev_avf.interrupts import (
-    Vector,
     change_vector,
     control_alone,
     control_vector,
@@ -14,6 +13,7 @@ from emudev_avf.interrupts import (
     notify,
 )
 from emudev_avf.rings import Port
+from emudev_avf.vectors import Vector
 from emudev_avf.words import VECTOR_WORDS
 from emudev_net.primitives import Words
 

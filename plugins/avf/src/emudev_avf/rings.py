@@ -28,7 +28,6 @@ from .filters import mac_table, vlan_tables
 from .flow_rules import FlowRule, RuleKind
 from .flow_tables import RuleTable
 from .interrupts import (
-    Vector,
     change_vector,
     control_alone,
     control_vector,
@@ -42,6 +41,7 @@ from .rss_kernels import INPUT_WORDS
 from .rx_pieces import SCRATCH_WORDS
 from .shaper import Limits
 from .tails import MappedTails
+from .vectors import Vector
 from .virtchnl.limits import LARGE_LUT_SIZE, RSS_KEY_SIZE, RSS_LUT_SIZE
 from .words import (
     P_CLASS0,
