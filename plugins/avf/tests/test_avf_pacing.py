@@ -13,7 +13,9 @@ from emudev_avf.hold_timer import HoldTimer
 from emudev_avf.interrupts import LISTENS
 from emudev_avf.pacing import GRANT
 from emudev_avf.rings import Hold
-from emudev_avf.words import P_UNANSWERED, V_LAST, V_PATIENCE, VECTOR_WORDS
+from emudev_avf.words import P_LISTENER, P_UNANSWERED, V_LAST, V_PATIENCE, VECTOR_WORDS
+from emudev_core.errors import ConfigError
+from emudev_core.host import Host
 from emudev_core.loop import Loop
 
 INTENA = 1
@@ -213,3 +215,13 @@ def test_without_an_interval_for_listeners_the_driver_decides(line):
     line.interrupted_just_now()
     line.deliver(UDP, 1)
     assert line.guest.signals(1) == 1
+
+
+def test_the_interval_of_listeners_is_the_users(make):
+    device = make(rx_usecs_high=500)
+    assert device.avf.port.words[P_LISTENER // 8] == 500_000
+
+
+def test_an_interval_that_no_throttle_has_is_refused():
+    with Host() as host, pytest.raises(ConfigError, match="rx_usecs_high"):
+        host.add("emu_iavf,id=0,transport=inproc,rx_usecs_high=8161")
