@@ -136,7 +136,8 @@ class Loop:
     """See the module.
 
     Args:
-        spin: How long to look on after work before sleeping, microseconds; 0 sleeps at once.
+        spin: How long to look on after work before sleeping, microseconds; 0 sleeps at once. With a
+            ready `sleeper` only while `expecting`.
 
     Attributes:
         sleeper: Waits while `run` has nothing to do; None: the loop does it itself.
